@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"regexp"
+	"time"
+)
+
+// Limits of a VM's spec.
+const (
+	MaxVCPUs     = 64
+	MinMemory    = 16 << 20 // bytes
+	MaxMemory    = 1 << 40  // bytes
+	MemoryUnit   = 4096     // memoryBytes is a multiple of it
+	MaxCmdline   = 2047     // bytes
+	MaxPath      = 1024     // bytes
+	NamePattern  = `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`
+	IdentPattern = `^([a-z]([a-z0-9-]{0,61}[a-z0-9])?|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`
+)
+
+// VM is one virtual machine: what was asked for, and what is.
+type VM struct {
+	ID         string    `json:"id" format:"uuid" doc:"Never changes, never used again"`
+	Name       string    `json:"name" doc:"Unique on this host"`
+	Generation int64     `json:"generation" minimum:"1" doc:"Grows with each change of name or spec; the ETag"`
+	Spec       VMSpec    `json:"spec"`
+	Status     VMStatus  `json:"status"`
+	CreatedAt  time.Time `json:"createdAt"`
+	UpdatedAt  time.Time `json:"updatedAt" doc:"Of the last change of name, spec or state"`
+}
+
+// VMSpec is what an operator decides about a VM.
+type VMSpec struct {
+	VCPUs       int         `json:"vcpus" required:"false" minimum:"1" maximum:"64" default:"1" doc:"Number of virtual CPUs"`
+	MemoryBytes int64       `json:"memoryBytes" required:"false" minimum:"16777216" maximum:"1099511627776" multipleOf:"4096" default:"536870912" doc:"Guest memory"`
+	Boot        BootSpec    `json:"boot"`
+	OnReset     ResetPolicy `json:"onReset" required:"false" enum:"restart,stop" default:"restart" doc:"What a reset by the guest does"`
+}
+
+// BootSpec is what a VM boots. Paths are relative to the host's boot folder,
+// or absolute and beneath it; no part of them may be a symbolic link.
+type BootSpec struct {
+	Kernel  string `json:"kernel" minLength:"1" maxLength:"1024" doc:"bzImage"`
+	Initrd  string `json:"initrd,omitempty" maxLength:"1024" doc:"Initial RAM disk"`
+	Cmdline string `json:"cmdline,omitempty" maxLength:"2047" doc:"Kernel command line"`
+}
+
+// DefaultVMSpec returns the spec that a VM gets where a request is silent.
+func DefaultVMSpec() VMSpec {
+	return VMSpec{VCPUs: 1, MemoryBytes: 512 << 20, OnReset: ResetRestart}
+}
+
+// ResetPolicy says what happens when the guest resets itself.
+type ResetPolicy string
+
+// What a guest's reset does.
+const (
+	ResetRestart ResetPolicy = "restart" // same run, from the start
+	ResetStop    ResetPolicy = "stop"    // the VM powers off
+)
+
+// VMStatus is what a VM does now.
+type VMStatus struct {
+	State    State     `json:"state" enum:"off,starting,running,paused,stopping"`
+	RunID    uint64    `json:"runId,omitempty" doc:"The kernel's number of this power cycle; never used again"`
+	Since    time.Time `json:"since" doc:"When this state began"`
+	LastStop *LastStop `json:"lastStop,omitempty" doc:"Why the last run ended"`
+	Allowed  []Verb    `json:"allowed" nullable:"false" enum:"powerOn,powerOff,reset,consoleToken,delete" doc:"What can be asked of the VM in this state"`
+}
+
+// State is the state of a VM.
+type State string
+
+// The states of a VM. Package vm draws how they follow each other.
+const (
+	StateOff      State = "off"
+	StateStarting State = "starting"
+	StateRunning  State = "running"
+	StatePaused   State = "paused"
+	StateStopping State = "stopping"
+)
+
+// Verb is something that can be asked of a VM.
+type Verb string
+
+// What can be asked of a VM.
+const (
+	VerbPowerOn      Verb = "powerOn"
+	VerbPowerOff     Verb = "powerOff"
+	VerbReset        Verb = "reset"
+	VerbConsoleToken Verb = "consoleToken"
+	VerbDelete       Verb = "delete"
+)
+
+// LastStop says why a run ended.
+type LastStop struct {
+	Reason  StopReason `json:"reason" enum:"poweroff,operator,monitorGone,tampered,tripleFault,panic,internalError,reset,destroyed"`
+	Claimed bool       `json:"claimed" doc:"True: the monitor says so, and the kernel vouches for nothing"`
+	At      time.Time  `json:"at"`
+	Detail  string     `json:"detail" doc:"For people"`
+	RunID   uint64     `json:"runId" doc:"The run that ended"`
+}
+
+// StopReason is why a run ended.
+type StopReason string
+
+// Why a run ended. The first four are seen by the kernel; the others are
+// claims of the monitor.
+const (
+	StopOperator      StopReason = "operator"
+	StopMonitorGone   StopReason = "monitorGone"
+	StopTampered      StopReason = "tampered"
+	StopDestroyed     StopReason = "destroyed"
+	StopPoweroff      StopReason = "poweroff"
+	StopReset         StopReason = "reset"
+	StopTripleFault   StopReason = "tripleFault"
+	StopPanic         StopReason = "panic"
+	StopInternalError StopReason = "internalError"
+)
+
+// VMRef names a VM beside another object. The name is the one it had then.
+type VMRef struct {
+	ID   string `json:"id" format:"uuid"`
+	Name string `json:"name"`
+}
+
+// VMCreate is the body of POST /v1/vms.
+type VMCreate struct {
+	Name string `json:"name" pattern:"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$" patternDescription:"lower-case letters, digits and inner hyphens, beginning with a letter, at most 63" minLength:"1" maxLength:"63"`
+	Spec VMSpec `json:"spec"`
+}
+
+// VMList is one page of VMs, by name.
+type VMList struct {
+	Items      []VM   `json:"items" nullable:"false"`
+	NextCursor string `json:"nextCursor,omitempty" doc:"Pass as cursor to get the next page"`
+	EventSeq   int64  `json:"eventSeq" doc:"The page holds every event up to this number: watch from here"`
+}
+
+// ConsoleTokenRequest is the body of POST /v1/vms/{id}:consoleToken.
+type ConsoleTokenRequest struct {
+	Mode ConsoleMode `json:"mode,omitempty" enum:"rw,ro" default:"rw" doc:"ro: watch only"`
+}
+
+// ConsoleMode is what a console token allows.
+type ConsoleMode string
+
+// What a console token allows.
+const (
+	ConsoleReadWrite ConsoleMode = "rw"
+	ConsoleReadOnly  ConsoleMode = "ro"
+)
+
+// ConsoleToken opens one console once.
+type ConsoleToken struct {
+	Token     string    `json:"token" doc:"128 bits or more; works once"`
+	ExpiresAt time.Time `json:"expiresAt" doc:"At most 60 s from now"`
+	Console   string    `json:"console" doc:"Name of the console"`
+	Socket    string    `json:"socket" doc:"Unix socket of the console, for local callers"`
+}
+
+var (
+	nameRE  = regexp.MustCompile(NamePattern)
+	identRE = regexp.MustCompile(IdentPattern)
+)
+
+// ValidName reports whether s can be a VM's name.
+func ValidName(s string) bool { return nameRE.MatchString(s) }
+
+// ValidIdent reports whether s can name a VM in a path: a name or a uuid.
+func ValidIdent(s string) bool { return identRE.MatchString(s) }

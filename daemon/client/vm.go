@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"vmctl/daemon/api"
+)
+
+// A VM is named by its uuid or its name. What can be neither is refused with
+// ErrNameInvalid before anything is sent: it could reach another route.
+
+// CreateVM makes a VM that is off. ErrExists: the name is taken.
+func (c *Client) CreateVM(ctx context.Context, vm api.VMCreate) (*api.VM, error) {
+	out := new(api.VM)
+	if err := c.do(ctx, call{method: http.MethodPost, path: "/v1/vms", body: vm}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// VM returns one VM, or ErrNotFound.
+func (c *Client) VM(ctx context.Context, vm string) (*api.VM, error) {
+	path, err := vmPath(vm, "")
+	if err != nil {
+		return nil, err
+	}
+	out := new(api.VM)
+	if err := c.do(ctx, call{method: http.MethodGet, path: path}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// VMs walks all VMs by name. An error ends the walk.
+func (c *Client) VMs(ctx context.Context) iter.Seq2[api.VM, error] {
+	return pages(ctx, func(ctx context.Context, cursor string) ([]api.VM, string, error) {
+		page, err := c.VMPage(ctx, cursor, 0)
+		if err != nil {
+			return nil, "", err
+		}
+		return page.Items, page.NextCursor, nil
+	})
+}
+
+// VMPage returns one page of VMs; limit 0 leaves its length to the server.
+func (c *Client) VMPage(ctx context.Context, cursor string, limit int) (*api.VMList, error) {
+	q := url.Values{}
+	set(q, "cursor", cursor)
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	out := new(api.VMList)
+	if err := c.do(ctx, call{method: http.MethodGet, path: "/v1/vms", query: q}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// DeleteVM asks for the end of a VM that is off; ErrStateConflict otherwise.
+func (c *Client) DeleteVM(ctx context.Context, vm string) (*api.Task, error) {
+	return c.change(ctx, http.MethodDelete, vm, "")
+}
+
+// PowerOn asks for a start; ErrStateConflict unless the VM is off.
+func (c *Client) PowerOn(ctx context.Context, vm string) (*api.Task, error) {
+	return c.change(ctx, http.MethodPost, vm, ":powerOn")
+}
+
+// PowerOff asks for an immediate end of the run; ErrStateConflict when off.
+func (c *Client) PowerOff(ctx context.Context, vm string) (*api.Task, error) {
+	return c.change(ctx, http.MethodPost, vm, ":powerOff")
+}
+
+// Reset asks for a reset of the running VM; ErrStateConflict unless it runs.
+func (c *Client) Reset(ctx context.Context, vm string) (*api.Task, error) {
+	return c.change(ctx, http.MethodPost, vm, ":reset")
+}
+
+func (c *Client) change(ctx context.Context, method, vm, verb string) (*api.Task, error) {
+	path, err := vmPath(vm, verb)
+	if err != nil {
+		return nil, err
+	}
+	var out api.TaskAccepted
+	if err := c.do(ctx, call{method: method, path: path}, &out); err != nil {
+		return nil, err
+	}
+	return &out.Task, nil
+}
+
+// ConsoleToken returns a token that opens the VM's console once, within 60 s.
+func (c *Client) ConsoleToken(ctx context.Context, vm string, mode api.ConsoleMode) (*api.ConsoleToken, error) {
+	path, err := vmPath(vm, ":consoleToken")
+	if err != nil {
+		return nil, err
+	}
+	out := new(api.ConsoleToken)
+	body := api.ConsoleTokenRequest{Mode: mode}
+	if err := c.do(ctx, call{method: http.MethodPost, path: path, body: body}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func vmPath(vm, verb string) (string, error) {
+	if !api.ValidIdent(vm) {
+		return "", &Error{Code: api.CodeNameInvalid, Detail: fmt.Sprintf("%q is neither a VM's name nor a uuid", vm)}
+	}
+	return "/v1/vms/" + vm + verb, nil
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package launchtest is a stub of the monitor vmx for tests on a host without
+// the module: a real process with the real control and console protocols, on
+// the fake kernel of kerntest. A test binary is its own stub:
+//
+//	func TestMain(m *testing.M) {
+//		if launchtest.IsStub() {
+//			launchtest.Main()
+//		}
+//		os.Exit(m.Run())
+//	}
+//
+// The text of the kernel file says how the guest behaves; see behaviour.
+package launchtest
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmctl/abi"
+	"vmctl/monitor/ctl"
+)
+
+// What a kernel file can say.
+const (
+	Runs      = "runs\n"      // until it is stopped
+	Corrupt   = "corrupt\n"   // refused by Configure; the monitor exits
+	Hangs     = "hangs\n"     // Start succeeds, and no guest ever runs
+	Slow      = "slow\n"      // Configure never answers
+	PowersOff = "powersoff\n" // runs, then powers off
+	Panics    = "panics\n"    // runs, then reports a panic
+	Resets    = "resets\n"    // runs, and resets itself once
+	Crashes   = "crashes\n"   // the monitor dies as soon as the guest runs
+	Stubborn  = "stubborn\n"  // runs, and does not end when it is told to
+)
+
+// IsStub reports whether this process was started as a monitor.
+func IsStub() bool { return len(os.Args) > 0 && os.Args[0] == "vmx" }
+
+// Main is the monitor. It does not return.
+func Main() {
+	signal.Ignore(unix.SIGPIPE) // the log's reader may go
+	s := &stub{state: ctl.Idle, consoles: newConsoles(), exit: make(chan int)}
+	go s.accept(3)
+	go s.leaveAlone()
+	go s.consoles.accept(4, s.tell)
+	os.Exit(<-s.exit)
+}
+
+type stub struct {
+	exit     chan int
+	consoles *consoles
+
+	mu        sync.Mutex
+	conn      *ctl.Conn // [mu] the newest; older ones are closed
+	state     ctl.State // [mu]
+	behaviour string    // [mu]
+	vm        runVM     // [mu]
+	resets    uint32    // [mu]
+}
+
+// leaveAlone ends a monitor that has no VM and no daemon, as vmx does: one that a
+// daemon had begun to spawn when it was killed is found by nobody. vmx waits for a
+// minute.
+func (s *stub) leaveAlone() {
+	const patience = 10 * time.Second
+	for last := time.Now(); ; time.Sleep(patience / 20) {
+		s.mu.Lock()
+		if s.conn != nil || s.state != ctl.Idle {
+			last = time.Now()
+		}
+		s.mu.Unlock()
+		if time.Since(last) > patience {
+			s.exit <- int(abi.ReasonNone)
+		}
+	}
+}
+
+// accept takes control connections; the newest supersedes.
+func (s *stub) accept(listener int) {
+	for {
+		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		if err == unix.EINTR || err == unix.ECONNABORTED {
+			continue
+		}
+		if err != nil {
+			s.die("accept", err)
+		}
+		c, err := ctl.NewConn(fd)
+		if err != nil {
+			s.die("control connection", err)
+		}
+		s.mu.Lock()
+		if s.conn != nil {
+			s.conn.Close()
+		}
+		s.conn = c
+		s.mu.Unlock()
+		go s.serve(c)
+	}
+}
+
+func (s *stub) die(op string, err error) {
+	fmt.Fprintln(os.Stderr, "stub:", op, err)
+	s.exit <- int(abi.ReasonInternalError)
+}
+
+func (s *stub) serve(c *ctl.Conn) {
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.conn == c {
+			s.conn = nil
+		}
+	}()
+	for {
+		p, fds, err := c.Recv()
+		if err != nil {
+			if err != io.EOF {
+				fmt.Fprintln(os.Stderr, "stub: recv", err)
+			}
+			return
+		}
+		s.answer(c, p, fds)
+	}
+}
+
+func (s *stub) answer(c *ctl.Conn, p ctl.Packet, fds []int) {
+	reply, e := s.do(p.Body, fds)
+	out := ctl.Packet{ID: p.ID, Body: reply}
+	if e != nil {
+		out = ctl.Refusal(&p, e)
+	} else if reply == nil {
+		out.Body = ctl.DoneWith(p.Body)
+	}
+	c.Send(out) // who hung up does not hear it
+	switch p.Body.(type) {
+	case *ctl.Configure:
+		if e != nil {
+			s.exit <- int(abi.ReasonInternalError)
+		}
+	case *ctl.Start:
+		go s.guest()
+	case *ctl.Shutdown:
+		s.mu.Lock()
+		stubborn := s.behaviour == Stubborn
+		s.mu.Unlock()
+		if !stubborn {
+			s.exit <- int(abi.ReasonNone)
+		}
+	}
+}
+
+// do is every request but what follows its reply.
+func (s *stub) do(m ctl.Message, fds []int) (ctl.Message, *ctl.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch r := m.(type) {
+	case *ctl.Hello:
+		return &ctl.HelloReply{Protocol: ctl.Version, Version: "stub", State: s.state}, nil
+	case *ctl.Status:
+		return &ctl.StatusReply{State: s.state, Resets: s.resets, ConsoleViewers: s.consoles.count()}, nil
+	case *ctl.Configure:
+		return nil, s.configure(fds)
+	case *ctl.Start:
+		s.state = ctl.Running
+	case *ctl.Reset:
+		s.resets++
+		if err := s.vm.Report(abi.ReasonReset, [4]uint64{}); err != nil {
+			return nil, &ctl.Error{Code: ctl.KernelFailed, Text: err.Error()}
+		}
+		go s.tell(&ctl.GuestReset{Count: s.resets})
+	case *ctl.ConsoleGrant:
+		s.consoles.grant(*r)
+	case *ctl.ConsoleClose:
+		s.consoles.close(r.Session)
+	}
+	return nil, nil
+}
+
+func (s *stub) configure(fds []int) *ctl.Error {
+	if s.state != ctl.Idle || len(fds) < 2 {
+		ctl.CloseAll(fds)
+		return &ctl.Error{Code: ctl.StateConflict, Text: "not idle, or descriptors are missing"}
+	}
+	kernel := os.NewFile(uintptr(fds[1]), "kernel")
+	ctl.CloseAll(fds[2:])
+	text, err := io.ReadAll(kernel)
+	kernel.Close()
+	if err != nil {
+		return &ctl.Error{Code: ctl.Internal, Text: err.Error()}
+	}
+	s.behaviour = string(text)
+	if strings.HasPrefix(s.behaviour, Corrupt) {
+		return &ctl.Error{Code: ctl.BootFileInvalid, Text: "kernel has no boot signature"}
+	}
+	if s.behaviour == Slow {
+		s.mu.Unlock()
+		select {}
+	}
+	if s.vm, err = openVM(fds[0]); err == nil {
+		err = s.vm.Bind()
+	}
+	if err != nil {
+		return &ctl.Error{Code: ctl.KernelFailed, Text: err.Error()}
+	}
+	s.state = ctl.Configured
+	return nil
+}
+
+// tell sends an event to whoever is connected.
+func (s *stub) tell(m ctl.Message) {
+	s.mu.Lock()
+	c := s.conn
+	s.mu.Unlock()
+	if c != nil {
+		c.Send(ctl.Packet{Body: m}) // who hung up does not hear it
+	}
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"vmctl/daemon/api"
+	"vmctl/daemon/vm"
+	"vmctl/monitor/ctl"
+	"vmctl/monitor/spec"
+)
+
+const (
+	reportsKept = 256 // that wait for the VM's goroutine
+	maxText     = 256 // bytes of a text that a monitor sends
+)
+
+// Monitor is the control connection of one monitor, and its process.
+type Monitor struct {
+	process *process
+	client  *ctl.Client
+	reports chan vm.Report
+	dropped atomic.Uint64
+	hangup  sync.WaitGroup
+	log     *slog.Logger
+}
+
+// Process names the process.
+func (m *Monitor) Process() vm.Process { return m.process.id }
+
+// Reports yields what the monitor tells; closed when the connection ends.
+func (m *Monitor) Reports() <-chan vm.Report { return m.reports }
+
+// Gone is closed when the process has ended and was reaped.
+func (m *Monitor) Gone() <-chan struct{} { return m.process.ended }
+
+// Kill ends the process.
+func (m *Monitor) Kill() error { return m.process.kill() }
+
+// Close ends the connection and leaves the process alone.
+func (m *Monitor) Close() error {
+	err := m.client.Close()
+	m.hangup.Wait()
+	m.process.close()
+	return err
+}
+
+// watch closes reports after the last event.
+func (m *Monitor) watch() {
+	defer m.hangup.Done()
+	<-m.client.Done()
+	m.client.Close() // waits for the receiver, which sends to reports
+	if n := m.dropped.Load(); n > 0 {
+		m.log.Warn("monitor told too much", "op", "report", "dropped", n)
+	}
+	close(m.reports)
+}
+
+// event is called by the receiver and must not block: who floods loses.
+func (m *Monitor) event(msg ctl.Message) {
+	r, ok := report(msg)
+	if !ok {
+		return
+	}
+	select {
+	case m.reports <- r:
+	default:
+		m.dropped.Add(1)
+	}
+}
+
+func report(msg ctl.Message) (vm.Report, bool) {
+	switch e := msg.(type) {
+	case *ctl.GuestReset:
+		return vm.Report{Resets: uint64(e.Count)}, e.Count > 0
+	case *ctl.VMStopped:
+		return vm.Report{Stopped: plain(e.Text)}, true
+	case *ctl.ConsoleOpened:
+		return vm.Report{ConsoleOpened: &api.ConsoleData{Session: plain(e.Session), User: plain(e.User),
+			Viewer: uint64(e.Viewer), Mode: mode(e.Mode)}}, true
+	case *ctl.ConsoleClosed:
+		return vm.Report{ConsoleClosed: &api.ConsoleData{Session: plain(e.Session), User: plain(e.User),
+			Viewer: uint64(e.Viewer), Mode: api.ConsoleReadWrite, Reason: plain(e.Reason)}}, true
+	}
+	return vm.Report{}, false
+}
+
+func mode(m ctl.Mode) api.ConsoleMode {
+	if m == ctl.ReadOnly {
+		return api.ConsoleReadOnly
+	}
+	return api.ConsoleReadWrite
+}
+
+// Configure hands over the run descriptor and the boot files.
+func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, run *os.File, boot *vm.BootFiles) error {
+	policy := spec.Restart
+	if s.OnReset == api.ResetStop {
+		policy = spec.Stop
+	}
+	initrd := -1
+	if boot.Initrd != nil {
+		initrd = int(boot.Initrd.Fd())
+	}
+	return m.told(m.client.Configure(ctx, spec.Spec{VCPUs: uint32(s.VCPUs), MemoryBytes: uint64(s.MemoryBytes),
+		Cmdline: s.Boot.Cmdline, OnReset: policy}, int(run.Fd()), int(boot.Kernel.Fd()), initrd))
+}
+
+// Start lets the guest run.
+func (m *Monitor) Start(ctx context.Context) error { return m.told(m.client.Start(ctx)) }
+
+// Reset resets the guest.
+func (m *Monitor) Reset(ctx context.Context) error { return m.told(m.client.Reset(ctx)) }
+
+// Shutdown asks the monitor to end.
+func (m *Monitor) Shutdown(ctx context.Context) error { return m.told(m.client.Shutdown(ctx)) }
+
+// Grant admits one viewer.
+func (m *Monitor) Grant(ctx context.Context, g vm.ConsoleGrant) error {
+	mode := ctl.ReadWrite
+	if g.Mode == api.ConsoleReadOnly {
+		mode = ctl.ReadOnly
+	}
+	return m.told(m.client.ConsoleGrant(ctx, ctl.ConsoleGrant{TokenHash: g.Hash, Session: g.Session, User: g.User,
+		ExpiresUnix: g.Expires.UnixMilli(), Mode: mode}))
+}
+
+// CloseConsoles ends the consoles of a session, or all when it is empty.
+func (m *Monitor) CloseConsoles(ctx context.Context, session, reason string) error {
+	return m.told(m.client.ConsoleClose(ctx, ctl.ConsoleClose{Session: session, Reason: reason}))
+}
+
+// Viewers returns how many consoles are open.
+func (m *Monitor) Viewers(ctx context.Context) (int, error) {
+	s, err := m.client.Status(ctx)
+	if err != nil {
+		return 0, m.told(err)
+	}
+	return int(s.ConsoleViewers), nil
+}
+
+// told makes an *api.Error of what a monitor refused.
+func (m *Monitor) told(err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *ctl.Error
+	if !errors.As(err, &e) {
+		return m.process.explain(err)
+	}
+	return &api.Error{Code: code(e.Code), Detail: fmt.Sprintf("monitor: %s", plain(e.Text)), Err: err}
+}
+
+func code(c ctl.Code) api.Code {
+	switch c {
+	case ctl.BootFileInvalid, ctl.KernelTooLarge:
+		return api.CodeBootFileInvalid
+	case ctl.InitrdTooLarge:
+		return api.CodeInitrdTooLarge
+	case ctl.VCPUsInvalid:
+		return api.CodeVCPUsInvalid
+	case ctl.MemoryInvalid:
+		return api.CodeMemoryInvalid
+	case ctl.CmdlineTooLong:
+		return api.CodeCmdlineTooLong
+	case ctl.KernelFailed:
+		return api.CodeKernelFailed
+	case ctl.LimitExceeded:
+		return api.CodeLimitExceeded
+	default:
+		return api.CodeMonitorFailed
+	}
+}
+
+// plain bounds a text of a monitor, whose guest may have written it, and takes
+// out what a terminal or a log could stumble over.
+func plain(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '�' {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > maxText {
+		s = strings.ToValidUTF8(s[:maxText], "")
+	}
+	return s
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+
+	"vmctl/daemon/api"
+	"vmctl/daemon/vm"
+)
+
+// cache is all VMs and the number of the last event in them: what a list
+// returns, without touching the disk. It is never changed, but replaced.
+type cache struct {
+	seq    int64
+	byName []api.VM
+	byID   map[string]int // index into byName
+}
+
+func (s *Store) loadCache(ctx context.Context) error {
+	records, err := s.Records(ctx)
+	if err != nil {
+		return err
+	}
+	vms := make([]api.VM, 0, len(records))
+	for _, r := range records {
+		vms = append(vms, r.VM)
+	}
+	s.setCache(vms)
+	return nil
+}
+
+func (s *Store) setCache(vms []api.VM) {
+	slices.SortFunc(vms, func(a, b api.VM) int { return strings.Compare(a.Name, b.Name) })
+	c := &cache{seq: s.last, byName: vms, byID: make(map[string]int, len(vms))}
+	for i := range vms {
+		c.byID[vms[i].ID] = i
+	}
+	s.cache.Store(c)
+}
+
+// apply makes the cache what the transaction made the disk.
+func (s *Store) apply(t *Tx) {
+	old := s.cache.Load()
+	if len(t.puts) == 0 {
+		s.cache.Store(&cache{seq: s.last, byName: old.byName, byID: old.byID})
+		return
+	}
+	vms := slices.Clone(old.byName)
+	grown := false
+	for id, rec := range t.puts {
+		i, have := old.byID[id]
+		switch {
+		case rec != nil && have && vms[i].Name == rec.VM.Name:
+			vms[i] = rec.VM
+		case rec != nil:
+			vms, grown = append(vms, rec.VM), true
+		default:
+			grown = true
+		}
+	}
+	if !grown {
+		s.cache.Store(&cache{seq: s.last, byName: vms, byID: old.byID})
+		return
+	}
+	s.setCache(slices.DeleteFunc(vms, func(v api.VM) bool {
+		rec, put := t.puts[v.ID]
+		return put && rec == nil
+	}))
+}
+
+// VMs returns all VMs by name and the number of the last event in them. The
+// slice is shared: not to be changed.
+func (s *Store) VMs() ([]api.VM, int64) {
+	c := s.cache.Load()
+	return c.byName, c.seq
+}
+
+// FindVM returns a VM by uuid or name.
+func (s *Store) FindVM(ident string) (api.VM, bool) {
+	c := s.cache.Load()
+	if i, ok := c.byID[ident]; ok {
+		return c.byName[i], true
+	}
+	i := sort.Search(len(c.byName), func(i int) bool { return c.byName[i].Name >= ident })
+	if i < len(c.byName) && c.byName[i].Name == ident {
+		return c.byName[i], true
+	}
+	return api.VM{}, false
+}
+
+// Records returns all VMs with what the daemon alone knows of them.
+func (s *Store) Records(ctx context.Context) ([]vm.Record, error) {
+	rows, err := s.write.QueryContext(ctx, `SELECT vm, uid, monitor_pid, monitor_start FROM vms ORDER BY name`)
+	if err != nil {
+		return nil, fmt.Errorf("store: vms: %w", err)
+	}
+	defer rows.Close()
+	var records []vm.Record
+	for rows.Next() {
+		var r vm.Record
+		var text string
+		var start int64
+		if err := rows.Scan(&text, &r.UID, &r.Monitor.PID, &start); err != nil {
+			return nil, fmt.Errorf("store: vms: %w", err)
+		}
+		if err := json.Unmarshal([]byte(text), &r.VM); err != nil {
+			return nil, fmt.Errorf("store: vm: %w", err)
+		}
+		r.Monitor.Start = uint64(start)
+		records = append(records, r)
+	}
+	return records, rows.Err()
+}
+
+// Insert adds a VM and gives it the lowest free user id of the range.
+func (t *Tx) Insert(r *vm.Record, first, last uint32) error {
+	var taken int
+	if err := t.tx.QueryRowContext(t.ctx, `SELECT count(*) FROM vms WHERE name = ?`, r.VM.Name).Scan(&taken); err != nil {
+		return fmt.Errorf("store: insert vm: %w", err)
+	}
+	if taken > 0 {
+		return &api.Error{Code: api.CodeExists, Field: "body.name", Detail: "a VM of that name exists"}
+	}
+	uid, err := t.freeUID(first, last)
+	if err != nil {
+		return err
+	}
+	r.UID = uid
+	text, err := json.Marshal(&r.VM)
+	if err != nil {
+		return fmt.Errorf("store: insert vm: %w", err)
+	}
+	t.puts[r.VM.ID] = r
+	return t.exec(`INSERT INTO vms (id, name, uid, vm, monitor_pid, monitor_start) VALUES (?, ?, ?, ?, 0, 0)`,
+		r.VM.ID, r.VM.Name, r.UID, string(text))
+}
+
+// freeUID is the first id of the range, or the one after a taken id that has
+// none after it.
+func (t *Tx) freeUID(first, last uint32) (uint32, error) {
+	var uid uint32
+	err := t.tx.QueryRowContext(t.ctx, `
+		SELECT min(id) FROM (
+			SELECT ?1 AS id WHERE NOT EXISTS (SELECT 1 FROM vms WHERE uid = ?1)
+			UNION ALL
+			SELECT uid + 1 FROM vms v WHERE uid >= ?1 AND uid < ?2 AND NOT EXISTS (SELECT 1 FROM vms w WHERE w.uid = v.uid + 1)
+		) HAVING min(id) IS NOT NULL`, first, last).Scan(&uid)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, &api.Error{Code: api.CodeLimitExceeded, Detail: "no user id is left for another VM"}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("store: user id: %w", err)
+	}
+	return uid, nil
+}
+
+// Put replaces a VM.
+func (t *Tx) Put(r vm.Record) error {
+	text, err := json.Marshal(&r.VM)
+	if err != nil {
+		return fmt.Errorf("store: put vm: %w", err)
+	}
+	t.puts[r.VM.ID] = &r
+	return t.exec(`UPDATE vms SET vm = ?, monitor_pid = ?, monitor_start = ? WHERE id = ?`,
+		string(text), r.Monitor.PID, int64(r.Monitor.Start), r.VM.ID)
+}
+
+// Delete removes a VM and the grants on it.
+func (t *Tx) Delete(id string) error {
+	t.puts[id] = nil
+	return errors.Join(t.exec(`DELETE FROM vms WHERE id = ?`, id), t.exec(`DELETE FROM grants WHERE scope = ?`, "vm:"+id))
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"vmctl/daemon/api"
+)
+
+// This file is what the package needs of others: package kern is the Kernel,
+// launch the Launcher, store the Store.
+
+// RunState is the state of a kernel VM.
+type RunState int
+
+// The states of a kernel VM, in their order.
+const (
+	RunCreated RunState = iota + 1
+	RunBound
+	RunRunning
+	RunStopped
+)
+
+// Holders is the set of those who keep the gate of a kernel VM shut.
+type Holders uint32
+
+// Who may hold the gate.
+const (
+	HeldByOperator Holders = 1 << iota
+	HeldBySnapshot
+)
+
+// Run is one kernel VM: one power cycle of a VM.
+type Run struct {
+	ID      uint64 // never used again
+	UUID    string
+	Name    string
+	State   RunState
+	Paused  Holders        // none: the gate is open
+	Reason  api.StopReason // why it stopped; empty before
+	Claimed bool           // the reason is the monitor's word
+	Data    [4]uint64      // belongs to Reason
+	Ended   time.Time      // when it stopped; zero before, and where the kernel does not say
+	Monitor int            // process id; 0 before it is bound
+}
+
+// NoticeKind is what a notice of the kernel says.
+type NoticeKind int
+
+// Notices that matter to a VM; Other are all the rest.
+const (
+	NoticeOther NoticeKind = iota
+	NoticeRunning
+	NoticePaused
+	NoticeResumed
+	NoticeAttached
+	NoticeDetached
+	NoticeLimit
+	NoticeReset
+	NoticeStopped
+	NoticeDestroyed
+)
+
+// Update is what the kernel says: one notice, or, after notices may have been
+// lost, all there is.
+type Update struct {
+	Kind    NoticeKind
+	Run     Run    // of a notice
+	Seq     uint64 // number of the notice; of a dump: valid up to
+	Count   uint32 // of NoticeReset and NoticeLimit: how often it happened
+	Limit   string // of NoticeLimit: which one, such as "vcpus"
+	Backend uint32 // of NoticeAttached and NoticeDetached: its number
+	Dump    []Run  // not nil: everything the kernel has
+	Anew    bool   // of a dump: the module was loaded anew, its numbers began again
+	Lost    error  // not nil: notices stopped; a dump follows when they are back
+}
+
+// Kernel is the module vmm. Errors may be *api.Error; what else comes is told
+// as CodeKernelFailed.
+type Kernel interface {
+	// Create makes a kernel VM. The error is ErrRunExists when the uuid has one.
+	Create(uuid, name string) (Handle, uint64, error)
+	// Open opens one by its number. The error is ErrNoRun when there is none.
+	Open(id uint64) (Handle, error)
+	// List returns all there are, and the number of the last notice in them.
+	List(ctx context.Context) ([]Run, uint64, error)
+	// Ended returns the runs that stopped, as far as the kernel remembers: also
+	// those that List has no more, because nobody held them.
+	Ended(ctx context.Context) ([]Run, error)
+}
+
+var (
+	// ErrRunExists says that a uuid has a kernel VM already.
+	ErrRunExists = errors.New("kernel has a VM with that uuid")
+	// ErrNoRun says that the kernel has no VM with that number.
+	ErrNoRun = errors.New("kernel has no such VM")
+	// ErrStopped says that a kernel VM is stopped already.
+	ErrStopped = errors.New("kernel VM is stopped")
+	// ErrMonitorGone says that no monitor answers.
+	ErrMonitorGone = errors.New("monitor is gone")
+)
+
+// Handle is a descriptor of a kernel VM with all rights.
+type Handle interface {
+	// RunFile makes the descriptor that a monitor needs. The caller closes it.
+	RunFile() (*os.File, error)
+	// Run asks for the facts.
+	Run() (Run, error)
+	// Stop ends it; it waits until no guest instruction runs. The error is
+	// ErrStopped when it was stopped before.
+	Stop() error
+	// Destroy takes it out of the kernel's inventory; it stops it if need be.
+	Destroy() error
+	Close() error
+}
+
+// Process names a process beyond the reuse of its number.
+type Process struct {
+	PID   int
+	Start uint64 // clock ticks since boot, as in /proc/PID/stat
+}
+
+// MonitorSpec is what a monitor is spawned for.
+type MonitorSpec struct {
+	UUID        string
+	Name        string
+	UID         uint32 // its own, also its gid
+	MemoryBytes int64  // of the guest, for its limits
+}
+
+// Launcher starts and finds monitors.
+type Launcher interface {
+	// Start spawns a monitor and connects to it.
+	Start(ctx context.Context, spec MonitorSpec) (Monitor, error)
+	// Attach connects to a monitor that an earlier daemon spawned. The error is
+	// ErrMonitorGone when there is none.
+	Attach(ctx context.Context, spec MonitorSpec, p Process) (Monitor, error)
+	// Sweep ends what an earlier daemon spawned for a VM and was killed before it
+	// could record: every process of the VM but keep.
+	Sweep(spec MonitorSpec, keep Process) error
+	// Forget removes what is left of a VM that was deleted.
+	Forget(uuid string) error
+	// ConsoleSocket is where local callers reach the console.
+	ConsoleSocket(uuid string) string
+}
+
+// BootFiles are the open files that a run begins with.
+type BootFiles struct {
+	Kernel *os.File
+	Initrd *os.File // may be nil
+}
+
+// Close closes them.
+func (b *BootFiles) Close() {
+	for _, f := range []*os.File{b.Kernel, b.Initrd} {
+		if f != nil {
+			f.Close() // read only: nothing is lost
+		}
+	}
+}
+
+// ConsoleGrant admits one viewer once.
+type ConsoleGrant struct {
+	Hash    [32]byte // SHA-256 of the token
+	Session string
+	User    string
+	Expires time.Time
+	Mode    api.ConsoleMode
+}
+
+// Monitor is a connection to the monitor of one VM. Calls end with the context
+// or with the connection. Errors may be *api.Error; what else comes is told as
+// CodeMonitorFailed.
+type Monitor interface {
+	Process() Process
+	// Configure hands over the run descriptor and the boot files; the caller
+	// still closes its own.
+	Configure(ctx context.Context, spec api.VMSpec, run *os.File, boot *BootFiles) error
+	Start(ctx context.Context) error
+	Reset(ctx context.Context) error
+	Shutdown(ctx context.Context) error
+	Grant(ctx context.Context, g ConsoleGrant) error
+	// CloseConsoles ends the consoles of a session, or all when it is empty.
+	CloseConsoles(ctx context.Context, session, reason string) error
+	// Viewers returns how many consoles are open.
+	Viewers(ctx context.Context) (int, error)
+	// Reports yields what the monitor tells by itself; closed when the
+	// connection ends.
+	Reports() <-chan Report
+	// Gone is closed when the process has ended and was reaped.
+	Gone() <-chan struct{}
+	// Kill ends the process. Gone follows.
+	Kill() error
+	// Close ends the connection and leaves the process alone.
+	Close() error
+}
+
+// Report is what a monitor tells by itself. It is a claim.
+type Report struct {
+	ConsoleOpened *api.ConsoleData
+	ConsoleClosed *api.ConsoleData
+	Resets        uint64 // resets by the guest so far; 0 in other reports
+	Stopped       string // text of an end; "" in other reports
+}
+
+// Record is a VM as the store keeps it.
+type Record struct {
+	VM      api.VM
+	UID     uint32
+	Monitor Process // of the last monitor that was spawned
+}
+
+// Store keeps records, tasks and events. Update runs fn in one transaction;
+// when it returns nil, everything in it is durable and readers of events are told.
+type Store interface {
+	Update(ctx context.Context, fn func(Tx) error) error
+	// Records returns all VMs.
+	Records(ctx context.Context) ([]Record, error)
+	// OpenTasks returns the tasks that did not end, oldest first.
+	OpenTasks(ctx context.Context) ([]api.Task, error)
+	// VMs returns all VMs by name and the number of the last event in them.
+	VMs() ([]api.VM, int64)
+	// FindVM returns a VM by uuid or name.
+	FindVM(ident string) (api.VM, bool)
+}
+
+// Tx is one transaction.
+type Tx interface {
+	// Insert adds a VM with a user id of its own from the range. The error is
+	// *api.Error with CodeExists or CodeLimitExceeded.
+	Insert(r *Record, first, last uint32) error
+	Put(r Record) error
+	Delete(id string) error
+	PutTask(t api.Task) error
+	// Event adds to the journal.
+	Event(kind api.EventKind, vm *api.VMRef, data any) error
+	// Audit adds a row to the audit log, for what no request asked for.
+	Audit(actor, session, action, object string) error
+	// Answer keeps what the request of this transaction is answered with, for
+	// its idempotency key.
+	Answer(v any) error
+}

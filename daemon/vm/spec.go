@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"fmt"
+	"strings"
+
+	"vmctl/daemon/api"
+)
+
+// checkSpec is the one check of what a caller asks a VM to be. The schema of
+// the interface refuses most of it before; this is what the rest relies on.
+func checkSpec(s api.VMSpec) error {
+	bad := func(code api.Code, field, format string, args ...any) error {
+		return &api.Error{Code: code, Field: "body.spec." + field, Detail: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case s.VCPUs < 1 || s.VCPUs > api.MaxVCPUs:
+		return bad(api.CodeVCPUsInvalid, "vcpus", "not from 1 to %d", api.MaxVCPUs)
+	case s.MemoryBytes < api.MinMemory || s.MemoryBytes > api.MaxMemory:
+		return bad(api.CodeMemoryInvalid, "memoryBytes", "not from %d to %d", api.MinMemory, int64(api.MaxMemory))
+	case s.MemoryBytes%api.MemoryUnit != 0:
+		return bad(api.CodeMemoryInvalid, "memoryBytes", "not a multiple of %d", api.MemoryUnit)
+	case len(s.Boot.Cmdline) > api.MaxCmdline:
+		return bad(api.CodeCmdlineTooLong, "boot.cmdline", "longer than %d bytes", api.MaxCmdline)
+	case strings.IndexByte(s.Boot.Cmdline, 0) >= 0:
+		return bad(api.CodeInvalidRequest, "boot.cmdline", "holds a NUL byte")
+	case s.Boot.Kernel == "":
+		return bad(api.CodeBootFileInvalid, "boot.kernel", "is empty")
+	case s.OnReset != api.ResetRestart && s.OnReset != api.ResetStop:
+		return bad(api.CodeInvalidRequest, "onReset", "neither restart nor stop")
+	}
+	return nil
+}

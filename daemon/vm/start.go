@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"vmctl/daemon/api"
+)
+
+// Times of a start and of a reset.
+const (
+	spawnTimeout     = 20 * time.Second // a monitor enters its jail and says hello
+	configureTimeout = 60 * time.Second // it reads kernel and initrd
+	runTimeout       = 30 * time.Second // from its start to the kernel's word
+	resetTimeout     = 10 * time.Second
+)
+
+// beginStart is powerOn: boot files, kernel VM, monitor, descriptor, start, and
+// the kernel's word that the guest runs. Each step hands on to the next; when
+// one fails, or the start is aborted, abandon undoes all.
+func (m *machine) beginStart() {
+	m.setState(api.StateStarting)
+	m.running, m.paused, m.resets, m.noted = false, false, 0, 0
+	m.progress(0, true)
+	m.step(func(context.Context) func() {
+		boot, handle, id, err := m.inv.createRun(m.rec)
+		return func() { m.created(boot, handle, id, err) }
+	})
+}
+
+// step runs one step of the active task. Its answer comes while the task is
+// still the active one: abandon waits for it.
+func (m *machine) step(fn func(ctx context.Context) func()) {
+	a := m.active
+	a.busy = true
+	m.work(func() func() {
+		next := fn(a.ctx)
+		return func() {
+			a.busy = false
+			next()
+		}
+	})
+}
+
+// createRun opens the files and makes the kernel VM. One that has the uuid
+// already is left from a run whose end was not recorded: it is destroyed.
+func (inv *Inventory) createRun(rec Record) (*BootFiles, Handle, uint64, error) {
+	boot, err := inv.boot.Open(rec.VM.Spec)
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	h, id, err := inv.kernel.Create(rec.VM.ID, rec.VM.Name)
+	if errors.Is(err, ErrRunExists) {
+		if err = inv.destroyStale(rec.VM.ID); err == nil {
+			h, id, err = inv.kernel.Create(rec.VM.ID, rec.VM.Name)
+		}
+	}
+	if err != nil {
+		boot.Close()
+		return nil, nil, 0, coded(api.CodeKernelFailed, "vm-create", err)
+	}
+	return boot, h, id, nil
+}
+
+func (inv *Inventory) destroyStale(uuid string) error {
+	runs, _, err := inv.kernel.List(inv.ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range runs {
+		if r.UUID != uuid {
+			continue
+		}
+		h, err := inv.kernel.Open(r.ID)
+		if err != nil {
+			return err
+		}
+		return errors.Join(h.Destroy(), h.Close())
+	}
+	return nil
+}
+
+func (m *machine) created(boot *BootFiles, h Handle, id uint64, err error) {
+	if err != nil {
+		m.abandon(err)
+		return
+	}
+	m.handle = h
+	m.rec.VM.Status.RunID = id
+	if m.aborted() {
+		boot.Close()
+		m.abandon(nil)
+		return
+	}
+	m.progress(10, true)
+	m.active.busy = true
+	m.withMonitor(func(err error) {
+		m.active.busy = false
+		if err != nil || m.aborted() {
+			boot.Close()
+			m.abandon(err)
+			return
+		}
+		m.configure(boot)
+	})
+}
+
+func (m *machine) configure(boot *BootFiles) {
+	m.active.handed = true
+	m.progress(40, false)
+	mon, h, spec := m.mon, m.handle, m.rec.VM.Spec
+	m.step(func(ctx context.Context) func() {
+		err := configureRun(ctx, mon, h, spec, boot)
+		return func() { m.configured(err) }
+	})
+}
+
+// configureRun hands the run descriptor over and keeps no copy of it: closing
+// the last one is how the kernel learns that the monitor is gone.
+func configureRun(ctx context.Context, mon Monitor, h Handle, spec api.VMSpec, boot *BootFiles) error {
+	defer boot.Close()
+	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
+	defer cancel()
+	run, err := h.RunFile()
+	if err != nil {
+		return coded(api.CodeKernelFailed, "vm-delegate", err)
+	}
+	err = mon.Configure(ctx, spec, run, boot)
+	run.Close()
+	if err != nil {
+		return coded(api.CodeMonitorFailed, "configure", err)
+	}
+	return coded(api.CodeMonitorFailed, "start", mon.Start(ctx))
+}
+
+func (m *machine) configured(err error) {
+	if err != nil || m.aborted() {
+		m.abandon(err)
+		return
+	}
+	m.active.configured = true
+	if m.running {
+		m.started()
+		return
+	}
+	m.deadline.Reset(runTimeout)
+}
+
+// started ends a powerOn: the kernel has seen the guest run.
+func (m *machine) started() {
+	m.setState(m.upState())
+	t := m.endTask(nil)
+	m.commit("started", func(tx Tx) error {
+		return errors.Join(m.save(tx), m.putTask(tx, t), m.putQueue(tx))
+	})
+	m.inv.board.Ended(t.ID)
+}
+
+func (m *machine) aborted() bool { return m.active.abort != nil || m.active.lost != nil }
+
+// abortStart ends the active powerOn with cause: at once, or as soon as its
+// worker, whose context is cancelled, has answered.
+func (m *machine) abortStart(cause error) {
+	a := m.active
+	if a == nil || a.task.Kind != api.TaskPowerOn || a.abort != nil {
+		return
+	}
+	a.abort = cause
+	a.cancel()
+	if !a.busy {
+		m.abandon(nil)
+	}
+}
+
+// loseStart ends the active powerOn because its run or monitor ended. A worker
+// that still speaks to the monitor may have a better reason: it is waited for.
+func (m *machine) loseStart(cause error) {
+	a := m.active
+	if a.lost == nil {
+		a.lost = cause
+	}
+	if !a.busy && !m.tearing {
+		m.abandon(nil)
+	}
+}
+
+// abandon undoes a start. What it was aborted with says more than the error
+// that followed from it. The task ends with the state off: see torn.
+func (m *machine) abandon(err error) {
+	a := m.active
+	for _, cause := range []error{err, a.lost} {
+		if a.abort == nil {
+			a.abort = cause
+		}
+	}
+	m.teardown()
+}
+
+func (m *machine) beginReset() {
+	m.progress(0, false)
+	mon := m.mon
+	if mon == nil || m.deaf {
+		m.finish(&api.Error{Code: api.CodeMonitorFailed, Detail: "no connection to the monitor"})
+		return
+	}
+	m.step(func(ctx context.Context) func() {
+		ctx, cancel := context.WithTimeout(ctx, resetTimeout)
+		defer cancel()
+		err := coded(api.CodeMonitorFailed, "reset", mon.Reset(ctx))
+		return func() { m.finish(err) }
+	})
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Asks before something is lost, and names what.
+import { Button } from "@patternfly/react-core/dist/dynamic/components/Button";
+import { ExpandableSection } from "@patternfly/react-core/dist/dynamic/components/ExpandableSection";
+import { Modal, ModalBody, ModalFooter, ModalHeader } from "@patternfly/react-core/dist/dynamic/components/Modal";
+import type { VM } from "../api/model";
+import { CommandLines } from "../ui/CommandLines";
+import { ProblemAlert } from "../ui/ProblemAlert";
+import type { Deed, useDeed } from "./ask";
+import { verbLines } from "./equivalent";
+import { verbs } from "./power";
+import { formatBytes } from "./validate";
+
+export function DeedDialog(props: { vm: VM; deed: Deed; request: ReturnType<typeof useDeed>; onClose: () => void }) {
+  const { vm, deed, request, onClose } = props;
+  const { label } = verbs[deed];
+  return (
+    <Modal isOpen variant="small" onClose={onClose} aria-labelledby="deed-title" aria-describedby="deed-body">
+      <ModalHeader
+        title={`${label} ${vm.name}?`}
+        labelId="deed-title"
+        {...(deed !== "powerOn" && { titleIconVariant: "warning" as const })}
+      />
+      <ModalBody id="deed-body">
+        {request.error && <ProblemAlert error={request.error} title={`Could not ${label.toLowerCase()} ${vm.name}`} />}
+        <Losses vm={vm} deed={deed} />
+        <ExpandableSection toggleText="The same on a command line" className="vmctl-above">
+          <CommandLines lines={verbLines(vm.name, deed)} />
+        </ExpandableSection>
+      </ModalBody>
+      <ModalFooter>
+        <Button
+          variant={deed === "powerOn" ? "primary" : "danger"}
+          isLoading={request.isPending}
+          isDisabled={request.isPending}
+          onClick={() => request.mutate(undefined, { onSuccess: onClose })}
+        >
+          {label}
+        </Button>
+        <Button variant="link" onClick={onClose}>
+          Cancel
+        </Button>
+      </ModalFooter>
+    </Modal>
+  );
+}
+
+function Losses({ vm, deed }: { vm: VM; deed: Deed }) {
+  switch (deed) {
+    case "powerOn":
+      return <p>It boots {vm.spec.boot.kernel}.</p>;
+    case "powerOff":
+      return (
+        <p>
+          The guest is not asked: this is the same as pulling the plug. What is in its {formatBytes(vm.spec.memoryBytes)}{" "}
+          of memory is lost. The console’s log stays.
+        </p>
+      );
+    case "reset":
+      return (
+        <p>
+          The guest is not asked: it begins to boot at once. What is in its {formatBytes(vm.spec.memoryBytes)} of memory
+          is lost. Consoles stay open.
+        </p>
+      );
+    case "delete":
+      return (
+        <>
+          <p>This cannot be undone. What is lost:</p>
+          <ul className="vmctl-list">
+            <li>
+              the VM {vm.name} and its configuration (<code>{vm.id}</code>)
+            </li>
+            <li>the log of its console</li>
+          </ul>
+          <p>The kernel and initrd in the boot folder stay, and so do its tasks and events.</p>
+        </>
+      );
+  }
+}

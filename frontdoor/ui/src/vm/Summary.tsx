@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+import { Card, CardBody, CardTitle } from "@patternfly/react-core/dist/dynamic/components/Card";
+import {
+  DescriptionList,
+  DescriptionListDescription,
+  DescriptionListGroup,
+  DescriptionListTerm,
+} from "@patternfly/react-core/dist/dynamic/components/DescriptionList";
+import type { VM } from "../api/model";
+import { CommandLines } from "../ui/CommandLines";
+import { Exact, When } from "../ui/When";
+import { createLines } from "./equivalent";
+import { stopText } from "./stop";
+import { formatBytes } from "./validate";
+
+export function Summary({ vm }: { vm: VM }) {
+  const { spec, status } = vm;
+  return (
+    <div className="vmctl-cards">
+      <Card>
+        <CardTitle component="h2">Now</CardTitle>
+        <CardBody>
+          <List>
+            <Item term="State">
+              {status.state}, since <When time={status.since} />
+            </Item>
+            {status.runId !== undefined && <Item term="Run">{status.runId}</Item>}
+            <Item term="Last stop">
+              <LastStop vm={vm} />
+            </Item>
+          </List>
+        </CardBody>
+      </Card>
+      <Card>
+        <CardTitle component="h2">Configuration</CardTitle>
+        <CardBody>
+          <List>
+            <Item term="vCPUs">{spec.vcpus}</Item>
+            <Item term="Memory">{formatBytes(spec.memoryBytes)}</Item>
+            <Item term="Kernel">
+              <code>{spec.boot.kernel}</code>
+            </Item>
+            <Item term="Initial RAM disk">{spec.boot.initrd ? <code>{spec.boot.initrd}</code> : "none"}</Item>
+            <Item term="Command line">{spec.boot.cmdline ? <code>{spec.boot.cmdline}</code> : "empty"}</Item>
+            <Item term="When the guest resets">{spec.onReset === "stop" ? "power off" : "boot again"}</Item>
+          </List>
+        </CardBody>
+      </Card>
+      <Card>
+        <CardTitle component="h2">Identity</CardTitle>
+        <CardBody>
+          <List>
+            <Item term="Id">
+              <code>{vm.id}</code>
+            </Item>
+            <Item term="Generation">{vm.generation}</Item>
+            <Item term="Created">
+              <Exact time={vm.createdAt} />
+            </Item>
+          </List>
+        </CardBody>
+      </Card>
+      <Card>
+        <CardTitle component="h2">Another like it</CardTitle>
+        <CardBody>
+          <CommandLines lines={createLines(vm.name, spec)} />
+        </CardBody>
+      </Card>
+    </div>
+  );
+}
+
+function LastStop({ vm }: { vm: VM }) {
+  const stop = vm.status.lastStop;
+  if (!stop) return <>{vm.status.state === "off" ? "never ran" : "none so far"}</>;
+  return (
+    <>
+      <When time={stop.at} />: {stopText(stop.reason)}
+      {stop.detail && ` (${stop.detail})`}
+      <div className="vmctl-small">{stop.claimed ? "As its monitor says." : "As the kernel saw it."}</div>
+    </>
+  );
+}
+
+const List = ({ children }: { children: React.ReactNode }) => (
+  <DescriptionList isHorizontal isCompact>
+    {children}
+  </DescriptionList>
+);
+
+function Item({ term, children }: { term: string; children: React.ReactNode }) {
+  return (
+    <DescriptionListGroup>
+      <DescriptionListTerm>{term}</DescriptionListTerm>
+      <DescriptionListDescription className="vmctl-break">{children}</DescriptionListDescription>
+    </DescriptionListGroup>
+  );
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// A button for one verb of one VM. One that is off stays in reach of the
+// keyboard and says why.
+import { Button } from "@patternfly/react-core/dist/dynamic/components/Button";
+import { Tooltip } from "@patternfly/react-core/dist/dynamic/components/Tooltip";
+import PlayIcon from "@patternfly/react-icons/dist/esm/icons/play-icon";
+import PowerOffIcon from "@patternfly/react-icons/dist/esm/icons/power-off-icon";
+import RedoIcon from "@patternfly/react-icons/dist/esm/icons/redo-icon";
+import TrashIcon from "@patternfly/react-icons/dist/esm/icons/trash-icon";
+import { type ReactElement, useState } from "react";
+import type { VM } from "../api/model";
+import { useWhoAmI } from "../live/Live";
+import { type Deed, useDeed } from "./ask";
+import { DeedDialog } from "./DeedDialog";
+import { gate, verbs } from "./power";
+
+const icons: Record<Deed, ReactElement> = {
+  powerOn: <PlayIcon />,
+  powerOff: <PowerOffIcon />,
+  reset: <RedoIcon />,
+  delete: <TrashIcon />,
+};
+
+export function VerbButton({ vm, deed, compact }: { vm: VM; deed: Deed; compact?: boolean }) {
+  const roles = useWhoAmI().data?.roles;
+  const [asking, setAsking] = useState(false);
+  const request = useDeed(vm, deed);
+  const open = gate(vm, deed, roles);
+  const label = verbs[deed].label;
+  const press = () => {
+    if (!open.open || request.isPending) return;
+    // Only what loses nothing is done without a question.
+    if (deed === "powerOn") request.mutate(undefined, { onError: () => setAsking(true) });
+    else setAsking(true);
+  };
+  const button = (
+    <Button
+      variant={compact ? "plain" : deed === "powerOn" ? "primary" : deed === "delete" ? "danger" : "secondary"}
+      icon={icons[deed]}
+      isAriaDisabled={!open.open}
+      isLoading={request.isPending}
+      aria-label={compact ? `${label} ${vm.name}` : undefined}
+      onClick={press}
+    >
+      {compact ? undefined : label}
+    </Button>
+  );
+  return (
+    <>
+      {open.open && !compact ? button : <Tooltip content={open.open ? label : open.reason}>{button}</Tooltip>}
+      {asking && (
+        <DeedDialog
+          vm={vm}
+          deed={deed}
+          request={request}
+          onClose={() => {
+            setAsking(false);
+            request.reset();
+          }}
+        />
+      )}
+    </>
+  );
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Asks the server to do something with a VM.
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { api, newKey, take } from "../api/client";
+import type { ConsoleMode, Task, Verb, VM, VMSpec } from "../api/model";
+import { tasksKey, withTask } from "../live/lists";
+import type { Tasks } from "../live/reduce";
+
+/** What ends in a task; console tokens are asked for by the console. */
+export type Deed = Exclude<Verb, "consoleToken">;
+
+async function ask(vm: VM, deed: Deed): Promise<Task> {
+  const path = { id: vm.id };
+  switch (deed) {
+    case "delete":
+      return (await take(api.DELETE("/v1/vms/{id}", { params: { path } }))).task;
+    case "powerOn":
+      return (await take(api.POST("/v1/vms/{id}:powerOn", { params: { path, header: newKey() } }))).task;
+    case "powerOff":
+      return (await take(api.POST("/v1/vms/{id}:powerOff", { params: { path, header: newKey() } }))).task;
+    case "reset":
+      return (await take(api.POST("/v1/vms/{id}:reset", { params: { path, header: newKey() } }))).task;
+  }
+}
+
+/** useDeed asks, and shows the task at once. What becomes of the VM comes by events. */
+export function useDeed(vm: VM, deed: Deed) {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: () => ask(vm, deed),
+    onSuccess: (task) => client.setQueryData<Tasks>(tasksKey, (list) => withTask(list, task)),
+  });
+}
+
+/** createVM: a key makes the same request safe to repeat. */
+export const createVM = (body: { name: string; spec: VMSpec }, key: { "Idempotency-Key": string }) =>
+  take(api.POST("/v1/vms", { body, params: { header: key } }));
+
+export const consoleToken = (id: string, mode: ConsoleMode) =>
+  take(api.POST("/v1/vms/{id}:consoleToken", { params: { path: { id } }, body: { mode } }));

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// A VM as it is being typed.
+import type { Host, VM, VMSpec } from "../api/model";
+import { checkCmdline, checkMemory, checkName, checkPath, checkVCPUs, type Draft, type Finding, memoryBytes } from "./validate";
+
+export type { Draft };
+
+/** What a new VM begins with: a guest whose console is the serial port. */
+export const emptyDraft: Draft = {
+  name: "",
+  vcpus: "1",
+  memory: "512",
+  memoryUnit: "MiB",
+  kernel: "",
+  initrd: "",
+  cmdline: "console=ttyS0",
+  onReset: "restart",
+};
+
+export function checkDraft(draft: Draft, vms: readonly VM[], host?: Host): Partial<Record<keyof Draft, Finding>> {
+  return {
+    name: checkName(draft.name, (name) => vms.some((vm) => vm.name === name)),
+    vcpus: checkVCPUs(draft.vcpus, host),
+    memory: checkMemory(draft, host),
+    kernel: checkPath(draft.kernel, true),
+    initrd: checkPath(draft.initrd, false),
+    cmdline: checkCmdline(draft.cmdline),
+  };
+}
+
+/** specOf is only for a draft in which nothing is wrong. */
+export function specOf(draft: Draft): VMSpec {
+  return {
+    vcpus: Number(draft.vcpus),
+    memoryBytes: memoryBytes(draft) ?? 0,
+    boot: {
+      kernel: draft.kernel,
+      ...(draft.initrd && { initrd: draft.initrd }),
+      ...(draft.cmdline && { cmdline: draft.cmdline }),
+    },
+    onReset: draft.onReset,
+  };
+}

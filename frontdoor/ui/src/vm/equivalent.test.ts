@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+import { execFileSync } from "node:child_process";
+import { describe, expect, it } from "vitest";
+import { createLines, quote, verbLines } from "./equivalent";
+
+describe("quote", () => {
+  it("leaves plain words alone", () => expect(quote("debian/vmlinuz-6.12")).toBe("debian/vmlinuz-6.12"));
+  it.each(["", "a b", "it's", "$HOME `id` \\", '"', "a;rm -rf x", "*", "~", "é", "#x"])(
+    "a shell reads %j back",
+    (word) => expect(execFileSync("sh", ["-c", `printf %s ${quote(word)}`]).toString()).toBe(word),
+  );
+});
+
+describe("createLines", () => {
+  const spec = {
+    vcpus: 2,
+    memoryBytes: 2 ** 29,
+    boot: { kernel: "vmlinuz", initrd: "initrd.img", cmdline: "console=ttyS0 name='x'" },
+    onReset: "restart" as const,
+  };
+  it("names every part of the spec", () => {
+    const lines = createLines("web", spec);
+    expect(lines.vmctl).toBe(
+      `vmctl vm create web --vcpus 2 --memory 512M --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0 name='\\''x'\\'''`,
+    );
+    expect(lines.curl).toContain("/run/vmctl/api.sock");
+    const body = execFileSync("sh", ["-c", `set -- ${lines.curl.replace(/^curl/, "")}; printf %s "$6"`]).toString();
+    expect(JSON.parse(body)).toEqual({ name: "web", spec });
+  });
+  it("leaves out what is not there", () => {
+    const lines = createLines("web", { ...spec, memoryBytes: 2 ** 31, onReset: "stop", boot: { kernel: "k" } });
+    expect(lines.vmctl).toBe("vmctl vm create web --vcpus 2 --memory 2G --kernel k --on-reset stop");
+  });
+});
+
+describe("verbLines", () => {
+  it("speaks of the same VM and verb", () => {
+    expect(verbLines("web", "powerOn").vmctl).toBe("vmctl vm on web");
+    expect(verbLines("web", "powerOn").curl).toMatch(/-X POST .*\/v1\/vms\/web:powerOn$/);
+    expect(verbLines("web", "delete").curl).toMatch(/-X DELETE .*\/v1\/vms\/web$/);
+  });
+});

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The command lines that do what a form or a button does: nothing here is done
+// that the API does not offer to everyone.
+import type { Verb, VMSpec } from "../api/model";
+
+export interface Lines {
+  vmctl: string;
+  curl: string;
+}
+
+const host = "http://localhost";
+const curl = "curl --unix-socket /run/vmctl/api.sock";
+
+/** quote makes a word that a POSIX shell reads as it is. */
+export function quote(word: string): string {
+  if (word !== "" && /^[A-Za-z0-9_./:=@%+,-]+$/.test(word)) return word;
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+export function createLines(name: string, spec: VMSpec): Lines {
+  const { kernel, initrd, cmdline } = spec.boot;
+  const words = ["vmctl vm create", quote(name), "--vcpus", spec.vcpus, "--memory", memory(spec.memoryBytes)];
+  words.push("--kernel", quote(kernel));
+  if (initrd) words.push("--initrd", quote(initrd));
+  if (cmdline) words.push("--cmdline", quote(cmdline));
+  if (spec.onReset && spec.onReset !== "restart") words.push("--on-reset", spec.onReset);
+  const body = JSON.stringify({ name, spec });
+  return {
+    vmctl: words.join(" "),
+    curl: `${curl} -H 'Content-Type: application/json' -d ${quote(body)} ${host}/v1/vms`,
+  };
+}
+
+const vmctlVerb: Record<Verb, string> = {
+  powerOn: "vm on",
+  powerOff: "vm off",
+  reset: "vm reset",
+  delete: "vm delete",
+  consoleToken: "console",
+};
+
+export function verbLines(name: string, verb: Verb): Lines {
+  const path = verb === "delete" ? `-X DELETE ${host}/v1/vms/${name}` : `-X POST ${host}/v1/vms/${name}:${verb}`;
+  return { vmctl: `vmctl ${vmctlVerb[verb]} ${quote(name)}`, curl: `${curl} ${path}` };
+}
+
+/** memory in the units of --memory: M and G are binary. */
+function memory(bytes: number | undefined): string {
+  const mebi = (bytes ?? 0) / 2 ** 20;
+  if (Number.isInteger(mebi / 1024)) return `${mebi / 1024}G`;
+  return Number.isInteger(mebi) ? `${mebi}M` : `${(bytes ?? 0) / 1024}K`;
+}

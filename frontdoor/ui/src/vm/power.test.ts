@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, it } from "vitest";
+import type { State, Verb } from "../api/model";
+import { gate, hasRole, verbs } from "./power";
+import { makeVM } from "./sample";
+
+const inState = (state: State, allowed: Verb[]) => makeVM("web", { state, allowed });
+
+describe("gate", () => {
+  it("follows the server where it allows", () => {
+    for (const verb of Object.keys(verbs) as Verb[]) {
+      for (const state of ["off", "starting", "running", "paused", "stopping"] as const) {
+        expect(gate(inState(state, [verb]), verb, ["admin"])).toEqual({ open: true });
+      }
+    }
+  });
+
+  it("names the states and the present one", () => {
+    expect(gate(inState("running", ["powerOff", "reset"]), "powerOn", ["admin"])).toEqual({
+      open: false,
+      reason: "Only a VM that is off or stopping can be powered on; web is running.",
+    });
+    expect(gate(inState("off", ["powerOn"]), "powerOff", ["admin"])).toMatchObject({
+      reason: "Only a VM that is starting or running can be powered off; web is off.",
+    });
+  });
+
+  it("does not blame the state when the server refuses for another reason", () => {
+    const closed = gate(inState("off", []), "powerOn", ["admin"]);
+    expect(closed).toMatchObject({ open: false });
+    expect(closed.open ? "" : closed.reason).toContain("another task");
+  });
+
+  it("names the role that is missing, whatever the server says of the state", () => {
+    const vm = inState("off", ["powerOn", "delete"]);
+    expect(gate(vm, "powerOn", ["viewer"])).toMatchObject({ open: false });
+    expect(gate(vm, "powerOn", ["operator"])).toEqual({ open: true });
+    const closed = gate(vm, "delete", ["operator"]);
+    expect(closed.open ? "" : closed.reason).toContain("role admin");
+  });
+});
+
+describe("hasRole", () => {
+  it("lets a higher role do what a lower one may", () => {
+    expect(hasRole(["admin"], "viewer")).toBe(true);
+    expect(hasRole(["viewer"], "operator")).toBe(false);
+    expect(hasRole([], "viewer")).toBe(false);
+  });
+  it("closes nothing while the roles are not known", () => {
+    expect(hasRole(undefined, "admin")).toBe(true);
+  });
+});

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one table of what can be asked of a VM. The server has the last word in
+// status.allowed; the table says why a button is off.
+import type { Role, State, Verb, VM } from "../api/model";
+
+interface VerbRule {
+  /** On the button. */
+  label: string;
+  /** Only a VM that is … can be …: the past participle of the verb. */
+  done: string;
+  states: readonly State[];
+  role: Role;
+}
+
+/** As package vm of the daemon draws its states. */
+export const verbs: Record<Verb, VerbRule> = {
+  powerOn: { label: "Power on", done: "powered on", states: ["off", "stopping"], role: "operator" },
+  powerOff: {
+    label: "Power off",
+    done: "powered off",
+    states: ["starting", "running"],
+    role: "operator",
+  },
+  reset: { label: "Reset", done: "reset", states: ["running"], role: "operator" },
+  consoleToken: {
+    label: "Console",
+    done: "opened on its console",
+    states: ["off", "starting", "running"],
+    role: "operator",
+  },
+  delete: { label: "Delete", done: "deleted", states: ["off"], role: "admin" },
+};
+
+export type Gate = { open: true } | { open: false; reason: string };
+
+const rank: Record<Role, number> = { viewer: 1, operator: 2, admin: 3 };
+
+/** hasRole: unknown roles (undefined) close nothing, the server decides anyway. */
+export function hasRole(roles: readonly Role[] | undefined, role: Role): boolean {
+  return !roles || roles.some((r) => (rank[r] ?? 0) >= rank[role]);
+}
+
+/** gate decides whether a button is on, and if not, why. */
+export function gate(vm: VM, verb: Verb, roles: readonly Role[] | undefined): Gate {
+  const rule = verbs[verb];
+  if (!hasRole(roles, rule.role)) {
+    return { open: false, reason: `This needs the role ${rule.role}; ask an administrator for it.` };
+  }
+  if (vm.status.allowed.includes(verb)) return { open: true };
+  const state = vm.status.state;
+  if (!rule.states.includes(state)) {
+    return {
+      open: false,
+      reason: `Only a VM that is ${orList(rule.states)} can be ${rule.done}; ${vm.name} is ${state}.`,
+    };
+  }
+  return {
+    open: false,
+    reason: `${vm.name} is ${state}, but the server does not allow this at the moment: another task may be under way.`,
+  };
+}
+
+function orList(words: readonly string[]): string {
+  if (words.length < 2) return words.join("");
+  return `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
+}

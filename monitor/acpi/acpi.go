@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package acpi writes the tables by which a guest finds its processors, its
+// interrupt controllers and the devices that no bus announces.
+//
+// The machine is of ACPI's "hardware-reduced" kind: no power management block,
+// no PM timer, no SCI. Linux then leaves out the 8259 and the 8254 with their
+// probes and calibration loops, each of whose accesses would be an exit. Power
+// off goes through the sleep control register, the power button through an
+// interrupt of its own (a "generic event device").
+package acpi
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"vmctl/monitor/legacy"
+	"vmctl/monitor/pci"
+)
+
+// Where the tables lie in guest-physical memory, and what is around them.
+const (
+	Base = 0xe0000 // of the RSDP; the other tables follow
+	End  = 0x100000
+
+	LocalAPIC = 0xfee00000
+	IOAPIC    = 0xfec00000
+
+	// EventLine is the interrupt of the power button.
+	EventLine = 9
+
+	maxCPUs = 254 // with an xAPIC id
+)
+
+// ErrCPUs is a number of processors that the tables cannot hold.
+var ErrCPUs = errors.New("acpi: number of processors must be 1 to 254")
+
+var order = binary.LittleEndian
+
+const headerLen = 36
+
+// Tables are all tables of one machine, by signature.
+type Tables struct {
+	RSDP, XSDT, FADT, MADT, MCFG, DSDT []byte
+	at                                 map[string]uint64
+}
+
+// New makes the tables of a machine with that many processors. errors.Is:
+// ErrCPUs.
+func New(cpus uint32) (*Tables, error) {
+	if cpus < 1 || cpus > maxCPUs {
+		return nil, ErrCPUs
+	}
+	t := &Tables{DSDT: dsdt(), MADT: madt(cpus), MCFG: mcfg()}
+	next := uint64(Base + 64) // behind the RSDP
+	place := func(table []byte) uint64 {
+		at := next
+		next = (next + uint64(len(table)) + 15) &^ 15
+		return at
+	}
+	dsdtAt := place(t.DSDT)
+	t.FADT = fadt(dsdtAt)
+	fadtAt, madtAt, mcfgAt := place(t.FADT), place(t.MADT), place(t.MCFG)
+	t.XSDT = xsdt(fadtAt, madtAt, mcfgAt)
+	xsdtAt := place(t.XSDT)
+	t.RSDP = rsdp(xsdtAt)
+	t.at = map[string]uint64{"DSDT": dsdtAt, "FADT": fadtAt, "MADT": madtAt, "MCFG": mcfgAt, "XSDT": xsdtAt, "RSDP": Base}
+	return t, nil
+}
+
+// Write puts the tables into memory by way of write.
+func (t *Tables) Write(write func(addr uint64, data []byte) error) error {
+	for _, e := range []struct {
+		name string
+		data []byte
+	}{{"RSDP", t.RSDP}, {"XSDT", t.XSDT}, {"FADT", t.FADT}, {"MADT", t.MADT}, {"MCFG", t.MCFG}, {"DSDT", t.DSDT}} {
+		if err := write(t.at[e.name], e.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// table puts the common header before body and the checksum in.
+func table(signature string, revision byte, body []byte) []byte {
+	t := make([]byte, headerLen, headerLen+len(body))
+	copy(t, signature)
+	t[8] = revision
+	copy(t[10:], "VMCTL ")
+	copy(t[16:], "VMCTLVMX")
+	order.PutUint32(t[24:], 1)
+	copy(t[28:], "VMX ")
+	order.PutUint32(t[32:], 1)
+	t = append(t, body...)
+	order.PutUint32(t[4:], uint32(len(t)))
+	t[9] = checksum(t)
+	return t
+}
+
+// checksum is the byte that makes the sum of all bytes 0.
+func checksum(b []byte) byte {
+	var sum byte
+	for _, v := range b {
+		sum += v
+	}
+	return -sum
+}
+
+func rsdp(xsdt uint64) []byte {
+	const v1Len, v2Len = 20, 36
+	b := make([]byte, v2Len)
+	copy(b, "RSD PTR ")
+	copy(b[9:], "VMCTL ")
+	b[15] = 2
+	order.PutUint32(b[20:], v2Len)
+	order.PutUint64(b[24:], xsdt)
+	b[8] = checksum(b[:v1Len])
+	b[32] = checksum(b)
+	return b
+}
+
+func xsdt(tables ...uint64) []byte {
+	var body []byte
+	for _, at := range tables {
+		body = order.AppendUint64(body, at)
+	}
+	return table("XSDT", 1, body)
+}
+
+// Flags of the FADT (ACPI 6.5, 5.2.9).
+const (
+	fadtWBINVD          = 1 << 0
+	fadtNoPowerButton   = 1 << 4 // as a fixed feature
+	fadtNoSleepButton   = 1 << 5
+	fadtResetRegister   = 1 << 10
+	fadtHeadless        = 1 << 12
+	fadtHardwareReduced = 1 << 20
+
+	bootLegacyDevices = 1 << 0 // the serial port
+	bootNoVGA         = 1 << 2
+	bootNoASPM        = 1 << 4
+)
+
+func fadt(dsdt uint64) []byte {
+	const length = 276
+	b := make([]byte, length-headerLen)
+	at := func(offset int) []byte { return b[offset-headerLen:] }
+	order.PutUint32(at(40), uint32(dsdt))
+	at(108)[0] = legacy.RTCCentury
+	// No keyboard controller: guests do not probe for it.
+	order.PutUint16(at(109), bootLegacyDevices|bootNoVGA|bootNoASPM)
+	order.PutUint32(at(112), fadtWBINVD|fadtNoPowerButton|fadtNoSleepButton|fadtResetRegister|fadtHeadless|fadtHardwareReduced)
+	copy(at(116), ioRegister(legacy.ResetPort))
+	at(128)[0] = legacy.ResetValue
+	at(131)[0] = 5 // minor version
+	order.PutUint64(at(140), dsdt)
+	copy(at(244), ioRegister(legacy.SleepControl))
+	copy(at(256), ioRegister(legacy.SleepStatus))
+	copy(at(268), "VMCTL")
+	return table("FACP", 6, b)
+}
+
+// ioRegister is a generic address structure of one byte in port space.
+func ioRegister(port uint64) []byte {
+	const systemIO, byteAccess = 1, 1
+	return order.AppendUint64([]byte{systemIO, 8, 0, byteAccess}, port)
+}
+
+func madt(cpus uint32) []byte {
+	b := order.AppendUint32(nil, LocalAPIC)
+	b = order.AppendUint32(b, 0) // no 8259
+	for i := range cpus {
+		const local, enabled = 0, 1
+		b = append(b, local, 8, byte(i), byte(i))
+		b = order.AppendUint32(b, enabled)
+	}
+	const io = 1
+	b = append(b, io, 12, 0, 0)
+	b = order.AppendUint32(b, IOAPIC)
+	b = order.AppendUint32(b, 0) // its first interrupt
+	const nmi, allCPUs, lint1 = 4, 0xff, 1
+	b = append(b, nmi, 6, allCPUs, 0, 0, lint1)
+	return table("APIC", 5, b)
+}
+
+// mcfg says where the configuration spaces of the one bus are in memory.
+func mcfg() []byte {
+	b := make([]byte, 8) // reserved
+	b = order.AppendUint64(b, pci.ECAMBase)
+	b = order.AppendUint16(b, 0) // segment
+	b = append(b, 0, 0)          // first and last bus
+	return table("MCFG", 1, order.AppendUint32(b, 0))
+}
+
+func dsdt() []byte {
+	serial := device("COM1",
+		named("_HID", eisaID("PNP0501")), named("_UID", integer(1)),
+		named("_CRS", resources(ports(legacy.COM1, legacy.UARTRegisters), edge(legacy.COM1Line))))
+	clock := device("RTC0",
+		named("_HID", eisaID("PNP0B00")),
+		named("_CRS", resources(ports(legacy.RTCBase, legacy.RTCRegisters))))
+	panicked := device("PEVT",
+		named("_HID", text("QEMU0001")),
+		named("_CRS", resources(ports(legacy.PanicPort, legacy.PanicRegisters))))
+	// No routing of interrupt lines: devices have none, they send messages.
+	bridge := device("PCI0",
+		named("_HID", eisaID("PNP0A08")), named("_CID", eisaID("PNP0A03")), named("_UID", integer(0)),
+		named("_CRS", resources(buses(0, 0), ports(pci.AddressPort, 8), window(pci.WindowBase, pci.WindowEnd))))
+	board := device("MBRD",
+		named("_HID", eisaID("PNP0C02")), named("_UID", integer(0)),
+		named("_CRS", resources(reserved(pci.ECAMBase, pci.ECAMSize))))
+	button := device("PWRB", named("_HID", eisaID("PNP0C0C")), named("_UID", integer(0)))
+	const pressed = 0x80
+	events := device("GED0",
+		named("_HID", text("ACPI0013")), named("_UID", integer(0)),
+		named("_CRS", resources(edge(EventLine))),
+		method("_EVT", 1, notify(name("PWRB"), pressed)))
+	return table("DSDT", 2, join(
+		scope(root("_SB_"), board, bridge, serial, clock, panicked, button, events),
+		named("_S5_", pkg(integer(legacy.SleepTypeOff), integer(0), integer(0), integer(0)))))
+}

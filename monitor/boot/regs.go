@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package boot
+
+import "vmctl/abi"
+
+// Segments as the boot protocol names them: __BOOT_CS and __BOOT_DS.
+const (
+	codeSelector = 0x10
+	dataSelector = 0x18
+	taskSelector = 0x20
+	gdtEntries   = 5
+)
+
+// gdt is the descriptor table that the selectors index. The kernel replaces it
+// at once.
+func gdt() []byte {
+	b := make([]byte, gdtEntries*8)
+	order.PutUint64(b[codeSelector:], 0x00af9b000000ffff)
+	order.PutUint64(b[dataSelector:], 0x00cf93000000ffff)
+	order.PutUint64(b[taskSelector:], 0x008f8b000000ffff)
+	return b
+}
+
+// Bits of the control registers and of EFER.
+const (
+	cr0PE, cr0ET, cr0PG = 1 << 0, 1 << 4, 1 << 31
+	cr4PAE              = 1 << 5
+	eferLME, eferLMA    = 1 << 8, 1 << 10
+)
+
+// Types of segments, as the hardware keeps them.
+const (
+	typeCode = 0xb // execute, read, accessed
+	typeData = 0x3 // read, write, accessed
+	typeTask = 0xb // busy 64-bit TSS
+)
+
+// EnterRegs is the state of the boot processor's general registers.
+func EnterRegs(entry uint64) abi.KVMRegs {
+	const reservedFlag = 1 << 1
+	return abi.KVMRegs{Rip: entry, Rsi: zeroPage, Rsp: stackTop, Rflags: reservedFlag}
+}
+
+// EnterSregs puts the boot processor into 64-bit mode. What is not about that
+// stays as it is after power-on.
+func EnterSregs(s *abi.KVMSregs) {
+	flat := func(selector uint16, kind uint8) abi.KVMSegment {
+		return abi.KVMSegment{Limit: 0xffffffff, Selector: selector, Type: kind, Present: 1, S: 1, G: 1}
+	}
+	s.Cs = flat(codeSelector, typeCode)
+	s.Cs.L = 1
+	data := flat(dataSelector, typeData)
+	data.Db = 1
+	s.Ds, s.Es, s.Fs, s.Gs, s.Ss = data, data, data, data, data
+	s.Tr = abi.KVMSegment{Limit: 0xffff, Selector: taskSelector, Type: typeTask, Present: 1}
+	s.Gdt = abi.KVMDTable{Base: gdtAddr, Limit: gdtEntries*8 - 1}
+	s.Idt = abi.KVMDTable{}
+	s.Cr0 = cr0PE | cr0ET | cr0PG
+	s.Cr3 = pml4Addr
+	s.Cr4 = cr4PAE
+	s.Efer = eferLME | eferLMA
+}
+
+// BootMSRs are the model specific registers that firmware would have set, on
+// every processor: fast string instructions, and memory that is cached where the
+// page tables do not say otherwise. A guest that finds its MTRRs off leaves PAT
+// off too.
+func BootMSRs() []abi.KVMMSREntry {
+	const (
+		miscEnable, fastStrings = 0x1a0, 1 << 0
+		mtrrDefault             = 0x2ff
+		mtrrEnabled, writeBack  = 1 << 11, 6
+	)
+	return []abi.KVMMSREntry{{Index: miscEnable, Data: fastStrings}, {Index: mtrrDefault, Data: mtrrEnabled | writeBack}}
+}
+
+// SetLINT connects the local interrupt pins as a PC's firmware does: the 8259 to
+// the first, the NMI to the second.
+func SetLINT(lapic *abi.KVMLAPICState) {
+	const (
+		lint0, lint1 = 0x350, 0x360
+		modeMask     = 7 << 8
+		masked       = 1 << 16
+		external     = 7 << 8
+		nmi          = 4 << 8
+	)
+	set := func(reg int, mode uint32) {
+		order.PutUint32(lapic.Regs[reg:], order.Uint32(lapic.Regs[reg:])&^(modeMask|masked)|mode)
+	}
+	set(lint0, external)
+	set(lint1, nmi)
+}

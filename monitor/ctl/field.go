@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ctl
+
+import (
+	"vmctl/abi"
+	"vmctl/monitor/spec"
+	"vmctl/monitor/wire"
+)
+
+// The fields of each message, in the order in which they travel.
+
+// maxSpec bounds the encoding of a spec in bytes. It is above what a valid one
+// takes, so that a command line that is too long is told from a broken message.
+const maxSpec = 32 << 10
+
+func (m Configure) encode(w *wire.Writer) { w.Blob(m.Spec.Encode(nil)) }
+
+func (m *Configure) decode(r *wire.Reader) {
+	b := r.Blob(maxSpec)
+	if r.Err() != nil {
+		return
+	}
+	s, err := spec.Decode(b)
+	if err != nil {
+		r.Fail(err)
+	}
+	m.Spec = s
+}
+
+func (m ConsoleGrant) encode(w *wire.Writer) {
+	w.Fixed(m.TokenHash[:])
+	w.String(m.Session)
+	w.String(m.User)
+	w.U64(uint64(m.ExpiresUnix))
+	w.U8(uint8(m.Mode))
+}
+
+func (m *ConsoleGrant) decode(r *wire.Reader) {
+	r.Fixed(m.TokenHash[:])
+	m.Session, m.User = r.String(MaxIdentity), r.String(MaxIdentity)
+	m.ExpiresUnix = int64(r.U64())
+	m.Mode = readMode(r)
+}
+
+func readMode(r *wire.Reader) Mode {
+	m := Mode(r.U8())
+	if m != ReadWrite && m != ReadOnly {
+		r.Fail(wire.ErrValue)
+	}
+	return m
+}
+
+func (m ConsoleClose) encode(w *wire.Writer) {
+	w.String(m.Session)
+	w.String(m.User)
+	w.String(m.Reason)
+}
+
+func (m *ConsoleClose) decode(r *wire.Reader) {
+	m.Session, m.User, m.Reason = r.String(MaxIdentity), r.String(MaxIdentity), r.String(maxText)
+}
+
+func (m HelloReply) encode(w *wire.Writer) {
+	w.U16(m.Protocol)
+	w.String(m.Version)
+	w.U8(uint8(m.State))
+}
+
+func (m *HelloReply) decode(r *wire.Reader) {
+	m.Protocol, m.Version, m.State = r.U16(), r.String(maxVersion), State(r.U8())
+}
+
+func (m StatusReply) encode(w *wire.Writer) {
+	w.U8(uint8(m.State))
+	w.U32(uint32(m.Reason))
+	w.U32(m.Resets)
+	w.U32(m.VCPUs)
+	w.U64(m.MemoryBytes)
+	w.U32(m.ConsoleViewers)
+}
+
+func (m *StatusReply) decode(r *wire.Reader) {
+	m.State, m.Reason, m.Resets = State(r.U8()), abi.Reason(r.U32()), r.U32()
+	m.VCPUs, m.MemoryBytes, m.ConsoleViewers = r.U32(), r.U64(), r.U32()
+}
+
+func (m GuestReset) encode(w *wire.Writer)  { w.U32(m.Count) }
+func (m *GuestReset) decode(r *wire.Reader) { m.Count = r.U32() }
+
+func (m VMStopped) encode(w *wire.Writer) {
+	w.U32(uint32(m.Reason))
+	for _, d := range m.Data {
+		w.U64(d)
+	}
+	w.String(cut(m.Text, maxText))
+}
+
+func (m *VMStopped) decode(r *wire.Reader) {
+	m.Reason = abi.Reason(r.U32())
+	for i := range m.Data {
+		m.Data[i] = r.U64()
+	}
+	m.Text = r.String(maxText)
+}
+
+func (m DeviceBroken) encode(w *wire.Writer) {
+	w.String(cut(m.Device, maxText))
+	w.String(cut(m.Text, maxText))
+}
+
+func (m *DeviceBroken) decode(r *wire.Reader) {
+	m.Device, m.Text = r.String(maxText), r.String(maxText)
+}
+
+func (m ConsoleOpened) encode(w *wire.Writer) {
+	w.U32(m.Viewer)
+	w.String(m.Session)
+	w.String(m.User)
+	w.String(m.Address)
+	w.U8(uint8(m.Mode))
+}
+
+func (m *ConsoleOpened) decode(r *wire.Reader) {
+	m.Viewer, m.Session, m.User = r.U32(), r.String(MaxIdentity), r.String(MaxIdentity)
+	m.Address, m.Mode = r.String(MaxIdentity), readMode(r)
+}
+
+func (m ConsoleClosed) encode(w *wire.Writer) {
+	w.U32(m.Viewer)
+	w.String(m.Session)
+	w.String(m.User)
+	w.String(m.Reason)
+}
+
+func (m *ConsoleClosed) decode(r *wire.Reader) {
+	m.Viewer, m.Session, m.User, m.Reason = r.U32(), r.String(MaxIdentity), r.String(MaxIdentity), r.String(maxText)
+}
+
+// cut shortens a text of ours to its limit.
+func cut(s string, limit int) string {
+	if len(s) > limit {
+		return s[:limit]
+	}
+	return s
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ctl
+
+import (
+	"vmctl/abi"
+	"vmctl/monitor/spec"
+	"vmctl/monitor/wire"
+)
+
+// Type is the kind of a message. A reply has its request's type with replyBit.
+type Type uint16
+
+const (
+	replyBit Type = 0x8000
+
+	typeHello        Type = 1
+	typeConfigure    Type = 2
+	typeStart        Type = 3
+	typeStatus       Type = 4
+	typePowerButton  Type = 5
+	typeReset        Type = 6
+	typeShutdown     Type = 7
+	typeConsoleGrant Type = 8
+	typeConsoleClose Type = 9
+
+	typeGuestReset    Type = 0x4001
+	typeStopped       Type = 0x4002
+	typeConsoleOpened Type = 0x4003
+	typeConsoleClosed Type = 0x4004
+	typeDeviceBroken  Type = 0x4005
+)
+
+// Limits of fields, in bytes.
+const (
+	maxText    = 1024
+	maxVersion = 64
+	// MaxIdentity bounds a session, a user and an address.
+	MaxIdentity = 256
+)
+
+// State is how far a monitor is.
+type State uint8
+
+// States of a monitor.
+const (
+	Idle       State = 1 // no VM yet: consoles may attach
+	Configured State = 2 // the VM is set up
+	Running    State = 3 // Start was given
+	Stopped    State = 4 // the VM ended: the process is about to exit
+)
+
+var stateNames = [...]string{"unknown", "idle", "configured", "running", "stopped"}
+
+// String returns the state in one word.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return stateNames[0]
+}
+
+// Mode is what a console grant allows.
+type Mode uint8
+
+// Modes of a console grant.
+const (
+	ReadWrite Mode = 1 // may type, and take the writer's place
+	ReadOnly  Mode = 2
+)
+
+// Message is a request, a reply or an event of this package.
+type Message interface {
+	kind() Type
+	encode(w *wire.Writer)
+}
+
+// decoder is a message that can be read.
+type decoder interface {
+	Message
+	decode(r *wire.Reader)
+}
+
+// empty is a message without fields.
+type empty struct{}
+
+func (empty) encode(*wire.Writer) {}
+func (empty) decode(*wire.Reader) {}
+
+// Requests. Each is answered by a reply with the same id.
+type (
+	// Hello asks who is there; answered by HelloReply.
+	Hello struct{ empty }
+
+	// Configure binds the VM and sets the machine up. Descriptors: the VM
+	// (rights run and observe), the kernel, and the initrd if there is one. Disks
+	// are not among them: they are attached to the VM before, and Spec has the
+	// numbers of their backends.
+	// After an error the process exits, and the text says why.
+	Configure struct{ Spec spec.Spec }
+
+	// Start lets the guest run. State: configured.
+	Start struct{ empty }
+
+	// Status asks how the monitor is; answered by StatusReply.
+	Status struct{ empty }
+
+	// PowerButton presses the guest's power button. State: running.
+	PowerButton struct{ empty }
+
+	// Reset resets the guest inside the same VM, whatever the policy says.
+	// State: running.
+	Reset struct{ empty }
+
+	// Shutdown ends the monitor now, in any state. The reply comes before the
+	// end.
+	Shutdown struct{ empty }
+
+	// ConsoleGrant admits one console connection that brings the token whose
+	// SHA-256 this is. It can be used once.
+	ConsoleGrant struct {
+		TokenHash   [32]byte
+		Session     string // login session, MaxIdentity bytes at most
+		User        string // principal, MaxIdentity bytes at most
+		ExpiresUnix int64  // milliseconds
+		Mode        Mode
+	}
+
+	// ConsoleClose ends the consoles, and the unused grants, of a session, or
+	// of a user when Session is empty.
+	ConsoleClose struct {
+		Session string
+		User    string
+		Reason  string // shown to the viewer
+	}
+)
+
+// Replies that have fields. All others are Done.
+type (
+	// HelloReply answers Hello.
+	HelloReply struct {
+		Protocol uint16
+		Version  string // of vmx
+		State    State
+	}
+
+	// StatusReply answers Status.
+	StatusReply struct {
+		State          State
+		Reason         abi.Reason // of the last change: of a reset too
+		Resets         uint32     // of the guest, since Start
+		VCPUs          uint32
+		MemoryBytes    uint64
+		ConsoleViewers uint32
+	}
+
+	// Done answers every other request. Kind is the request's type.
+	Done struct {
+		empty
+		of Type
+	}
+)
+
+// Events. Nobody answers them; those that nobody is connected for are lost, and
+// Status has what they said.
+type (
+	// GuestReset: the guest was reset and runs again.
+	GuestReset struct{ Count uint32 }
+
+	// VMStopped: the VM ended, and the monitor exits with Reason as status.
+	VMStopped struct {
+		Reason abi.Reason
+		Data   [4]uint64 // as in VM_REPORT
+		Text   string    // for people
+	}
+
+	// DeviceBroken: the guest's driver broke a rule of a device, which works no
+	// more until the guest resets it. It is told once for each device and reset
+	// of the guest.
+	DeviceBroken struct {
+		Device string // such as "disk0"
+		Text   string // which rule, for people
+	}
+
+	// ConsoleOpened: a viewer was admitted.
+	ConsoleOpened struct {
+		Viewer  uint32
+		Session string
+		User    string
+		Address string // as the viewer's proxy claims it
+		Mode    Mode
+	}
+
+	// ConsoleClosed: a viewer is gone.
+	ConsoleClosed struct {
+		Viewer  uint32
+		Session string
+		User    string
+		Reason  string // name of a code of the console protocol, or "left"
+	}
+)
+
+func (Hello) kind() Type         { return typeHello }
+func (Configure) kind() Type     { return typeConfigure }
+func (Start) kind() Type         { return typeStart }
+func (Status) kind() Type        { return typeStatus }
+func (PowerButton) kind() Type   { return typePowerButton }
+func (Reset) kind() Type         { return typeReset }
+func (Shutdown) kind() Type      { return typeShutdown }
+func (ConsoleGrant) kind() Type  { return typeConsoleGrant }
+func (ConsoleClose) kind() Type  { return typeConsoleClose }
+func (HelloReply) kind() Type    { return typeHello | replyBit }
+func (StatusReply) kind() Type   { return typeStatus | replyBit }
+func (d Done) kind() Type        { return d.of | replyBit }
+func (GuestReset) kind() Type    { return typeGuestReset }
+func (VMStopped) kind() Type     { return typeStopped }
+func (ConsoleOpened) kind() Type { return typeConsoleOpened }
+func (ConsoleClosed) kind() Type { return typeConsoleClosed }
+func (DeviceBroken) kind() Type  { return typeDeviceBroken }
+
+// DoneWith is the reply without fields to a request.
+func DoneWith(request Message) Done { return Done{of: request.kind()} }

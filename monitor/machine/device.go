@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"vmctl/abi"
+	"vmctl/monitor/spec"
+	"vmctl/monitor/virtio"
+	"vmctl/monitor/virtio/blk"
+	"vmctl/monitor/virtio/console"
+	"vmctl/monitor/virtio/rng"
+)
+
+// device is a virtio device in its slot.
+type device struct {
+	*virtio.Transport
+	messages *messages
+	told     atomic.Bool // that it is broken, since the guest's last reset
+}
+
+// addVirtio puts the devices on the bus, always in the same order, so that a guest
+// finds them in the same slots.
+func (m *Machine) addVirtio() error {
+	if err := m.plug("rng", rng.New()); err != nil {
+		return err
+	}
+	if m.spec.Console == spec.Virtio {
+		m.hvc = console.New(m.output.Put, m.output.Room)
+		if err := m.plug("console", m.hvc); err != nil {
+			return err
+		}
+		m.hvcPort = m.devices[len(m.devices)-1].Transport
+	}
+	for i, d := range m.spec.Disks {
+		dev, err := m.openDisk(d)
+		if err == nil {
+			err = m.plug("disk"+strconv.Itoa(i), dev)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ErrDisk is a disk whose backend is not there, or is none of a raw disk.
+var ErrDisk = errors.New("no such disk is attached to the VM")
+
+// openDisk takes a disk's file from the kernel, which knows whose it is.
+func (m *Machine) openDisk(d spec.Disk) (virtio.Device, error) {
+	b, err := m.vm.Backend(d.Backend)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, ErrDisk
+	}
+	if err != nil {
+		return nil, err
+	}
+	if b.Number != d.Backend || b.Kind != abi.BackendDisk || len(b.Parts) != 1 || b.Parts[0].Role != abi.RoleData {
+		for _, p := range b.Parts {
+			unix.Close(p.FD)
+		}
+		return nil, ErrDisk
+	}
+	// A queue for each processor, as far as they serve a purpose.
+	return blk.Open(os.NewFile(uintptr(b.Parts[0].FD), "disk"), blk.Options{
+		ReadOnly: d.ReadOnly, ID: d.ID, Queues: int(min(m.spec.VCPUs, blk.MaxQueues)),
+	})
+}
+
+// plug puts one device into the next slot. It takes the device over.
+func (m *Machine) plug(name string, dev virtio.Device) error {
+	d := &device{messages: m.routes.newMessages(dev.Kind().Queues + 1)}
+	t, function, err := virtio.NewTransport(dev, virtio.Env{
+		Memory: m.memory, Messages: d.messages, Doorbell: m.doorbell,
+		Broken: func(err error) {
+			if !d.told.Swap(true) {
+				m.onBroken(name, err)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	d.Transport = t
+	m.devices = append(m.devices, d)
+	return m.pci.Add(function)
+}
+
+// doorbell lets writes of any size to an address ring an eventfd.
+func (m *Machine) doorbell(addr uint64, fd int, on bool) error {
+	door := abi.KVMIOEventFD{Addr: addr, FD: int32(fd)}
+	if !on {
+		door.Flags = abi.KVMIOEventFDFlagDeassign
+	}
+	return m.vm.MapMMIO(door)
+}
+
+// settle takes all devices back to power-on, when they have done what the guest
+// asked for. All processors are parked.
+func (m *Machine) settle() {
+	m.pci.Reset()
+	for _, d := range m.devices {
+		d.told.Store(false)
+	}
+}
+
+func (m *Machine) closeDevices() error {
+	var errs []error
+	for _, d := range m.devices {
+		errs = append(errs, d.Close(), d.messages.close())
+	}
+	m.devices = nil
+	return errors.Join(errs...)
+}

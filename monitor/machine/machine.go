@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package machine is one virtual machine: it sets the platform up through the
+// VM's descriptor, runs its processors, and resets or ends it.
+//
+//	New ──► ready ──Run──► running ──cause──► all processors parked
+//	                          ▲                   │        │
+//	                          └── reset, policy restart    └── anything else: End
+//
+// Each processor has one goroutine, locked to its thread, that does what the
+// goroutine in Run hands it, on all processors at once. A cause (the guest resets
+// or powers off, KVM gives up, the operator asks) is noted once, the first wins;
+// a kick brings every processor out of the guest, and only then is it acted upon.
+// So nothing but the devices is ever touched by two processors at a time.
+package machine
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vmctl/abi"
+	"vmctl/monitor/acpi"
+	"vmctl/monitor/boot"
+	"vmctl/monitor/bus"
+	"vmctl/monitor/legacy"
+	"vmctl/monitor/mem"
+	"vmctl/monitor/pci"
+	"vmctl/monitor/spec"
+	"vmctl/monitor/virtio"
+	"vmctl/monitor/virtio/console"
+)
+
+// Output takes what the guest prints. It is called from processors and must be
+// quick.
+type Output interface {
+	Put(b byte)
+	// Room says that the console takes input again.
+	Room()
+}
+
+// Config is what a machine is made of.
+type Config struct {
+	Spec   spec.Spec
+	VM     *abi.VM // with the rights run and observe; stays the caller's
+	Kernel *os.File
+	Initrd *os.File // nil: none. Both must stay open as long as the machine.
+	Output Output
+	// Reset is called, from Run's goroutine, when the guest was reset and before
+	// it runs again.
+	Reset func(count uint32)
+	// Broken is called, from any goroutine and once for each device and reset, when
+	// the guest's driver broke a rule: the device waits for a reset.
+	Broken func(device string, err error)
+}
+
+// End says how a machine ended.
+type End struct {
+	Reason abi.Reason
+	Data   [4]uint64
+	Text   string
+}
+
+// Machine is one virtual machine.
+type Machine struct {
+	vm       *abi.VM
+	spec     spec.Spec
+	onBoot   func(count uint32)
+	onBroken func(device string, err error)
+
+	memory  *mem.Memory
+	image   boot.Image
+	ports   bus.Space
+	mmio    bus.Space
+	pci     *pci.Host
+	routes  *routes
+	devices []*device
+	output  Output
+	hvc     *console.Device // nil: the serial port is the console
+	hvcPort *virtio.Transport
+	uart    *legacy.UART
+	rtc     *legacy.RTC
+	debug   legacy.Debug
+	cpus    []*cpu
+	chips   platform
+	workers sync.WaitGroup
+
+	cause  atomic.Pointer[cause] // why the processors are to park; nil while they run
+	resets atomic.Uint32
+}
+
+// New binds the VM to this process and makes the machine ready to run. After an
+// error the VM is of no more use. errors.Is: the errors of boot and mem, those of
+// the files, and unix.Errno from the module.
+func New(c Config) (*Machine, error) {
+	m := &Machine{vm: c.VM, spec: c.Spec, onBoot: c.Reset, onBroken: c.Broken, output: c.Output}
+	if err := m.open(c); err != nil {
+		m.Close()
+		return nil, err
+	}
+	if err := m.build(); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// open looks at the files and makes memory, before the VM is touched: what is
+// wrong with them is known without it.
+func (m *Machine) open(c Config) error {
+	info, err := c.Kernel.Stat()
+	if err != nil {
+		return err
+	}
+	if m.image.Kernel, err = boot.ParseKernel(c.Kernel, info.Size()); err != nil {
+		return err
+	}
+	if c.Initrd != nil {
+		info, err := c.Initrd.Stat()
+		if err != nil {
+			return err
+		}
+		m.image.Initrd, m.image.InitrdSize = c.Initrd, info.Size()
+	}
+	m.image.Cmdline = c.Spec.Cmdline
+	if m.image.Tables, err = acpi.New(c.Spec.VCPUs); err != nil {
+		return err
+	}
+	if m.memory, err = mem.New(c.Spec.MemoryBytes); err != nil {
+		return err
+	}
+	return m.image.Check(m.memory)
+}
+
+// build makes platform and processors in the order that KVM and the module want:
+// the interrupt chips before processors, processors before memory.
+func (m *Machine) build() error {
+	if err := m.addDevices(); err != nil {
+		return err
+	}
+	if err := m.vm.Bind(); err != nil {
+		return err
+	}
+	if err := m.chips.create(m.vm); err != nil {
+		return err
+	}
+	if err := m.addCPUs(); err != nil {
+		return err
+	}
+	if err := m.addVirtio(); err != nil {
+		return err
+	}
+	for slot, r := range m.memory.Regions() {
+		err := m.vm.MapMemory(abi.KVMUserspaceMemoryRegion{
+			Slot: uint32(slot), GuestPhysAddr: r.Base, MemorySize: r.Len(), UserspaceAddr: r.HostAddr(),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return m.load()
+}
+
+func (m *Machine) addDevices() error {
+	line := func(up bool) { m.setLine(legacy.COM1Line, up) }
+	m.uart = legacy.NewUART(m.output.Put, line, m.output.Room)
+	m.rtc = legacy.NewRTC(time.Now)
+	m.pci, m.routes = pci.NewHost(), newRoutes(m.vm)
+	reset := func() { m.stop(cause{reset: true, text: "guest reset"}) }
+	off := func() { m.stop(cause{end: End{Reason: abi.ReasonPoweroff, Text: "guest powered off"}}) }
+	panicked := func() { m.stop(cause{end: End{Reason: abi.ReasonPanic, Text: "guest kernel panicked"}}) }
+	return errors.Join(
+		m.ports.AddRegisters(legacy.COM1, legacy.UARTRegisters, m.uart),
+		m.ports.AddRegisters(legacy.RTCBase, legacy.RTCRegisters, m.rtc),
+		m.ports.AddRegisters(legacy.I8042Base, legacy.I8042Registers, &legacy.I8042{Reset: reset}),
+		m.ports.Add(legacy.ResetPort, 1, &legacy.ResetRegister{Reset: reset}),
+		m.ports.AddRegisters(legacy.SleepBase, legacy.SleepRegisters, &legacy.Sleep{Off: off}),
+		m.ports.AddRegisters(legacy.PanicPort, legacy.PanicRegisters, &legacy.Panic{Panicked: panicked}),
+		m.ports.AddRegisters(legacy.DebugPort, legacy.DebugRegisters, &m.debug),
+		m.pci.Attach(&m.ports, &m.mmio),
+	)
+}
+
+// setLine drives an interrupt line. It fails only when the VM is stopped, which
+// the processors learn by themselves.
+func (m *Machine) setLine(line uint32, up bool) {
+	var level uint32
+	if up {
+		level = 1
+	}
+	_ = m.vm.SignalLine(line, level)
+}
+
+// Receive hands the guest bytes to read from its console, and returns how many it
+// took; Output.Room says when to go on.
+func (m *Machine) Receive(p []byte) int {
+	if m.hvc != nil {
+		if n, active := m.hvc.Receive(p); active {
+			return n
+		}
+	}
+	return m.uart.Receive(p)
+}
+
+// Resize tells the guest the size of who looks at its console. A serial port has
+// none.
+func (m *Machine) Resize(cols, rows uint16) {
+	if m.hvc != nil && m.hvc.Resize(cols, rows) {
+		m.hvcPort.Changed()
+	}
+}
+
+// PowerButton presses the power button.
+func (m *Machine) PowerButton() {
+	m.setLine(acpi.EventLine, true)
+	m.setLine(acpi.EventLine, false)
+}
+
+// Reset resets the guest, whatever the policy says.
+func (m *Machine) Reset() { m.stop(cause{reset: true, operator: true, text: "operator reset"}) }
+
+// Stop ends the machine.
+func (m *Machine) Stop(reason abi.Reason, text string) {
+	m.stop(cause{end: End{Reason: reason, Text: text}})
+}
+
+// Resets is how often the guest was reset.
+func (m *Machine) Resets() uint32 { return m.resets.Load() }
+
+// Close frees processors, devices and memory, after Run returned.
+func (m *Machine) Close() error {
+	var errs []error
+	for _, c := range m.cpus {
+		close(c.jobs)
+	}
+	m.workers.Wait()
+	for _, c := range m.cpus {
+		errs = append(errs, c.fd.Close())
+	}
+	m.cpus = nil
+	errs = append(errs, m.closeDevices())
+	if m.memory != nil {
+		errs = append(errs, m.memory.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package spec
+
+import (
+	"runtime"
+	"strconv"
+)
+
+// maxProcs is how many threads of a monitor run Go code at the same time. A
+// virtual processor in the guest is none of them. Each costs the process 70 KiB,
+// and without a limit there is one for each processor of the host.
+const maxProcs = 4
+
+// Environment is what a monitor is started with. Go's runtime reads it before main
+// runs, so that nobody but who starts the process can set it.
+//
+// disablethp keeps huge pages from the heap: on a host that gives them to
+// everybody the few hundred KiB that a monitor needs would take 2 to 6 MiB.
+// Guest memory is not the heap's and has them.
+func Environment() []string {
+	return []string{
+		"GODEBUG=disablethp=1",
+		"GOMAXPROCS=" + strconv.Itoa(min(runtime.NumCPU(), maxProcs)),
+	}
+}

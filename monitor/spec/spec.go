@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package spec says what machine a monitor is to make. vmctld's launcher writes
+// a Spec, vmx reads it; descriptors (the VM, kernel and initrd) travel beside it.
+package spec
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strings"
+
+	"vmctl/monitor/wire"
+)
+
+// Limits of a Spec.
+const (
+	MaxVCPUs   = 64
+	MinMemory  = 16 << 20 // bytes
+	MaxMemory  = 1 << 40  // bytes
+	MemoryStep = 4096     // bytes: memory is a multiple of it
+	MaxCmdline = 2047     // bytes, without a final NUL
+	MaxDisks   = 16
+	MaxDiskID  = 20 // bytes
+)
+
+// Errors of Validate and Decode, one for each way in which a Spec is wrong.
+var (
+	ErrVCPUs   = errors.New("vcpus must be 1 to 64")
+	ErrMemory  = errors.New("memory must be 16 MiB to 1 TiB, in steps of 4 KiB")
+	ErrCmdline = errors.New("command line is longer than 2047 bytes")
+	ErrNUL     = errors.New("command line contains a NUL byte")
+	ErrPolicy  = errors.New("policy on reset is not known")
+	ErrConsole = errors.New("console is not known")
+	ErrDisks   = errors.New("more than 16 disks")
+	ErrDiskID  = errors.New("identity of a disk must be at most 20 printable ASCII bytes")
+	ErrBackend = errors.New("disks must have backends other than 0, each its own")
+	ErrVersion = errors.New("version of the spec is not known")
+)
+
+// Policy says what a guest's reset leads to.
+type Policy uint8
+
+// What happens when the guest resets.
+const (
+	Restart Policy = 1 // the machine starts again, in the same vmx and VM
+	Stop    Policy = 2 // the VM ends
+)
+
+// Console says which device of the guest is the VM's console.
+type Console uint8
+
+// Consoles. What a guest prints to the serial port is shown with either, as
+// firmware and kernels begin there.
+const (
+	Serial Console = 0 // ttyS0
+	Virtio Console = 1 // hvc0, once the guest has its driver; ttyS0 before
+)
+
+// Spec is one virtual machine.
+type Spec struct {
+	VCPUs       uint32
+	MemoryBytes uint64
+	Cmdline     string // of the kernel, MaxCmdline bytes at most
+	OnReset     Policy
+	Console     Console
+	Disks       []Disk // in the order of their slots
+}
+
+// Disk is one disk. Its file is attached to the VM before Configure, and taken from
+// there: a monitor opens no path, and the kernel knows who has which disk.
+type Disk struct {
+	Backend  uint32 // number of the backend that VM_ATTACH_DISK gave
+	ReadOnly bool
+	ID       string // what the guest sees as its serial number
+}
+
+// version is the first byte of the encoding. A field is added by a new version
+// that the reader knows beside the old one. Version 1 had neither disks nor a
+// choice of console.
+const version = 2
+
+// Validate checks every limit. errors.Is: the errors of this package.
+func (s *Spec) Validate() error {
+	switch {
+	case s.VCPUs < 1 || s.VCPUs > MaxVCPUs:
+		return ErrVCPUs
+	case s.MemoryBytes < MinMemory || s.MemoryBytes > MaxMemory || s.MemoryBytes%MemoryStep != 0:
+		return ErrMemory
+	case len(s.Cmdline) > MaxCmdline:
+		return ErrCmdline
+	case strings.IndexByte(s.Cmdline, 0) >= 0:
+		return ErrNUL
+	case s.OnReset != Restart && s.OnReset != Stop:
+		return ErrPolicy
+	case s.Console > Virtio:
+		return ErrConsole
+	case len(s.Disks) > MaxDisks:
+		return ErrDisks
+	}
+	for i, d := range s.Disks {
+		if len(d.ID) > MaxDiskID || strings.ContainsFunc(d.ID, func(c rune) bool { return c < ' ' || c > '~' }) {
+			return ErrDiskID
+		}
+		if d.Backend == 0 || slices.ContainsFunc(s.Disks[:i], func(o Disk) bool { return o.Backend == d.Backend }) {
+			return ErrBackend
+		}
+	}
+	return nil
+}
+
+// Encode appends the spec to buf. It does not validate.
+func (s *Spec) Encode(buf []byte) []byte {
+	w := wire.NewWriter(binary.LittleEndian, buf)
+	w.U8(version)
+	w.U8(uint8(s.OnReset))
+	w.U32(s.VCPUs)
+	w.U64(s.MemoryBytes)
+	w.String(s.Cmdline)
+	w.U8(uint8(s.Console))
+	w.U8(uint8(len(s.Disks)))
+	for _, d := range s.Disks {
+		w.U32(d.Backend)
+		w.Bool(d.ReadOnly)
+		w.String(d.ID)
+	}
+	return w.Bytes()
+}
+
+// Decode reads what Encode wrote, to the last byte, and validates it.
+// errors.Is: the errors of this package and of package wire.
+func Decode(msg []byte) (Spec, error) {
+	r := wire.NewReader(binary.LittleEndian, msg)
+	v := r.U8()
+	if r.Err() == nil && v != 1 && v != version {
+		return Spec{}, ErrVersion
+	}
+	s := Spec{OnReset: Policy(r.U8()), VCPUs: r.U32(), MemoryBytes: r.U64()}
+	s.Cmdline = readText(r, MaxCmdline, ErrCmdline)
+	if v > 1 {
+		s.Console, s.Disks = Console(r.U8()), readDisks(r)
+	}
+	if err := r.Close(); err != nil {
+		return Spec{}, err
+	}
+	return s, s.Validate()
+}
+
+func readDisks(r *wire.Reader) (disks []Disk) {
+	n := int(r.U8())
+	if n > MaxDisks {
+		r.Fail(ErrDisks)
+	}
+	for range n {
+		d := Disk{Backend: r.U32(), ReadOnly: r.Bool(), ID: readText(r, MaxDiskID, ErrDiskID)}
+		if r.Err() != nil {
+			return nil
+		}
+		disks = append(disks, d)
+	}
+	return disks
+}
+
+// readText gives a text that is too long an error of its own.
+func readText(r *wire.Reader, limit int, tooLong error) string {
+	const unlimited = 1 << 30
+	b := r.Blob(unlimited)
+	if len(b) > limit {
+		r.Fail(tooLong)
+		return ""
+	}
+	return string(b)
+}

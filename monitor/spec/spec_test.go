@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package spec_test
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+
+	"vmctl/monitor/spec"
+	"vmctl/monitor/wire"
+)
+
+func good() spec.Spec {
+	return spec.Spec{
+		VCPUs: 4, MemoryBytes: 5 << 30, Cmdline: "console=ttyS0", OnReset: spec.Restart, Console: spec.Virtio,
+		Disks: []spec.Disk{{Backend: 7, ID: "root"}, {Backend: 3, ReadOnly: true}},
+	}
+}
+
+func TestSpecComesBack(t *testing.T) {
+	want := good()
+	got, err := spec.Decode(want.Encode(nil))
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Fatalf("got %+v, %v; want %+v", got, err, want)
+	}
+}
+
+func TestBadSpecs(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		bend func(*spec.Spec)
+		want error
+	}{
+		{"no vcpus", func(s *spec.Spec) { s.VCPUs = 0 }, spec.ErrVCPUs},
+		{"too many vcpus", func(s *spec.Spec) { s.VCPUs = 65 }, spec.ErrVCPUs},
+		{"no memory", func(s *spec.Spec) { s.MemoryBytes = 0 }, spec.ErrMemory},
+		{"little memory", func(s *spec.Spec) { s.MemoryBytes = 16<<20 - 4096 }, spec.ErrMemory},
+		{"half a page", func(s *spec.Spec) { s.MemoryBytes += 2048 }, spec.ErrMemory},
+		{"too much memory", func(s *spec.Spec) { s.MemoryBytes = 1<<40 + 4096 }, spec.ErrMemory},
+		{"long command line", func(s *spec.Spec) { s.Cmdline = strings.Repeat("x", 2048) }, spec.ErrCmdline},
+		{"NUL in the command line", func(s *spec.Spec) { s.Cmdline = "a\x00b" }, spec.ErrNUL},
+		{"no policy", func(s *spec.Spec) { s.OnReset = 0 }, spec.ErrPolicy},
+		{"unknown console", func(s *spec.Spec) { s.Console = 2 }, spec.ErrConsole},
+		{"many disks", func(s *spec.Spec) { s.Disks = make([]spec.Disk, 17) }, spec.ErrDisks},
+		{"disk without a backend", func(s *spec.Spec) { s.Disks[0].Backend = 0 }, spec.ErrBackend},
+		{"two disks of one backend", func(s *spec.Spec) { s.Disks[1].Backend = 7 }, spec.ErrBackend},
+		{"long identity", func(s *spec.Spec) { s.Disks[0].ID = strings.Repeat("x", 21) }, spec.ErrDiskID},
+		{"odd identity", func(s *spec.Spec) { s.Disks[0].ID = "a\n" }, spec.ErrDiskID},
+		{"unknown policy", func(s *spec.Spec) { s.OnReset = 3 }, spec.ErrPolicy},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := good()
+			c.bend(&s)
+			if err := s.Validate(); !errors.Is(err, c.want) {
+				t.Errorf("Validate: %v, want %v", err, c.want)
+			}
+			if _, err := spec.Decode(s.Encode(nil)); !errors.Is(err, c.want) {
+				t.Errorf("Decode: %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+func TestLongestCommandLine(t *testing.T) {
+	s := good()
+	s.Cmdline = strings.Repeat("x", spec.MaxCmdline)
+	if err := s.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDecodeRefusesOtherBytes(t *testing.T) {
+	s := good()
+	msg := s.Encode(nil)
+	if _, err := spec.Decode(append(msg, 0)); !errors.Is(err, wire.ErrTrailing) {
+		t.Errorf("trailing byte: %v", err)
+	}
+	if _, err := spec.Decode(msg[:len(msg)-1]); !errors.Is(err, wire.ErrShort) {
+		t.Errorf("cut: %v", err)
+	}
+	msg[0] = 3
+	if _, err := spec.Decode(msg); !errors.Is(err, spec.ErrVersion) {
+		t.Errorf("other version: %v", err)
+	}
+}
+
+// A daemon from before there were disks is still understood.
+func TestVersion1(t *testing.T) {
+	s := good()
+	s.Disks, s.Console = nil, spec.Serial
+	msg := s.Encode(nil)
+	msg[0] = 1
+	got, err := spec.Decode(msg[:len(msg)-2])
+	if err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	s := good()
+	f.Add(s.Encode(nil))
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		s, err := spec.Decode(msg)
+		if err != nil {
+			return
+		}
+		again, err := spec.Decode(s.Encode(nil))
+		if err != nil || !reflect.DeepEqual(again, s) {
+			t.Fatalf("decoded %+v does not come back: %+v, %v", s, again, err)
+		}
+	})
+}

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package blk is virtio's block device on a raw file: a regular file or a block
+// device of the host. Its data goes straight between the file and guest memory,
+// by io_uring or, where the host refuses rings, by system calls of a few workers.
+package blk
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"vmctl/monitor/virtio"
+)
+
+const (
+	deviceType = 2
+	class      = 0x018000 // mass storage, of no kind that PCI knows
+
+	sector    = 512
+	queueSize = 128
+	maxSegs   = queueSize - 2 // a request has a header and a status
+
+	// MaxQueues is how many queues a disk has at the most.
+	MaxQueues = 4
+
+	// maxClear is what one request may discard or fill with zeros, in sectors.
+	maxClear = 1 << 22
+)
+
+// Features (virtio 1.2, 5.2.3).
+const (
+	featureSegMax      = 1 << 2
+	featureReadOnly    = 1 << 5
+	featureBlockSize   = 1 << 6
+	featureFlush       = 1 << 9
+	featureQueues      = 1 << 12
+	featureDiscard     = 1 << 13
+	featureWriteZeroes = 1 << 14
+)
+
+// Fields of the configuration (5.2.4).
+const (
+	cfgCapacity     = 0
+	cfgSegMax       = 12
+	cfgBlockSize    = 20
+	cfgQueues       = 34
+	cfgDiscardMax   = 36
+	cfgDiscardSegs  = 40
+	cfgDiscardAlign = 44
+	cfgZeroesMax    = 48
+	cfgZeroesSegs   = 52
+	cfgZeroesUnmap  = 56
+	cfgSize         = 60
+)
+
+var order = binary.LittleEndian
+
+var (
+	// ErrFile is a file that cannot be a disk.
+	ErrFile = errors.New("disk is no regular file or block device, or has no whole sector")
+	// ErrReadOnly is a disk to write to whose file is not open for writing.
+	ErrReadOnly = errors.New("disk is not open for writing")
+)
+
+// Options say how a disk is.
+type Options struct {
+	ReadOnly bool
+	ID       string // what the guest sees as its serial number, 20 bytes at the most
+	Queues   int    // 1 to MaxQueues
+}
+
+// Device is a disk.
+type Device struct {
+	file    *os.File
+	opt     Options
+	sectors uint64
+	through bool // writes go through to the medium
+	engine  engine
+}
+
+// engine does the input and output of a disk.
+type engine interface {
+	start(queues []*virtio.Queue)
+	// stop returns when nothing is under way. The queues are over.
+	stop()
+	close() error
+}
+
+// Open makes a disk of a file, which it takes over. errors.Is: ErrFile,
+// ErrReadOnly.
+func Open(f *os.File, o Options) (*Device, error) {
+	d := &Device{file: f, opt: o}
+	if err := d.open(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return d, nil
+}
+
+func (d *Device) open() error {
+	fd := int(d.file.Fd())
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	kind := st.Mode & unix.S_IFMT
+	if kind != unix.S_IFREG && kind != unix.S_IFBLK {
+		return ErrFile
+	}
+	size, err := unix.Seek(fd, 0, unix.SEEK_END)
+	if err != nil {
+		return os.NewSyscallError("lseek", err)
+	}
+	if d.sectors = uint64(size) / sector; d.sectors == 0 {
+		return ErrFile
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	if !d.opt.ReadOnly && flags&unix.O_ACCMODE != unix.O_RDWR {
+		return ErrReadOnly
+	}
+	d.opt.Queues = min(max(d.opt.Queues, 1), MaxQueues)
+	return nil
+}
+
+// Attach chooses the engine by trying: what a kernel, its settings and a filter of
+// system calls allow is known to nobody else.
+func (d *Device) Attach(bells []int) error {
+	if e, err := newRings(d, bells); err == nil {
+		d.engine = e
+	} else {
+		d.engine = newWorkers(d)
+	}
+	return nil
+}
+
+// Kind is what the driver finds.
+func (d *Device) Kind() virtio.Kind {
+	features := uint64(featureSegMax | featureBlockSize | featureFlush | featureQueues)
+	if d.opt.ReadOnly {
+		features |= featureReadOnly
+	} else {
+		features |= featureDiscard | featureWriteZeroes
+	}
+	return virtio.Kind{Type: deviceType, Class: class, Features: features, Queues: d.opt.Queues, Size: queueSize}
+}
+
+// Config is what the driver reads.
+func (d *Device) Config() []byte {
+	b := make([]byte, cfgSize)
+	order.PutUint64(b[cfgCapacity:], d.sectors)
+	order.PutUint32(b[cfgSegMax:], maxSegs)
+	order.PutUint32(b[cfgBlockSize:], sector)
+	order.PutUint16(b[cfgQueues:], uint16(d.opt.Queues))
+	if !d.opt.ReadOnly {
+		order.PutUint32(b[cfgDiscardMax:], maxClear)
+		order.PutUint32(b[cfgDiscardSegs:], 1)
+		order.PutUint32(b[cfgDiscardAlign:], 4096/sector)
+		order.PutUint32(b[cfgZeroesMax:], maxClear)
+		order.PutUint32(b[cfgZeroesSegs:], 1)
+		b[cfgZeroesUnmap] = 1
+	}
+	return b
+}
+
+// Start serves the queues. Without a driver that flushes, every write is on the
+// medium when it is done.
+func (d *Device) Start(features uint64, queues []*virtio.Queue) {
+	d.through = features&featureFlush == 0
+	d.engine.start(queues)
+}
+
+// Stop settles all requests.
+func (d *Device) Stop() { d.engine.stop() }
+
+// Close lets go of the file.
+func (d *Device) Close() error {
+	var err error
+	if d.engine != nil {
+		err = d.engine.close()
+	}
+	return errors.Join(err, d.file.Close())
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package console_test
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"vmctl/monitor/virtio/console"
+	"vmctl/monitor/virtio/virtiotest"
+)
+
+func TestOutput(t *testing.T) {
+	var printed []byte
+	drv := virtiotest.New(t, console.New(func(b byte) { printed = append(printed, b) }, func() {}), 0)
+	long := bytes.Repeat([]byte("0123456789abcdef"), 1000)
+	drv.Do(1, virtiotest.Request{Read: [][]byte{[]byte("hello, "), []byte("host\n")}}, virtiotest.Request{Read: [][]byte{long}})
+	if want := append([]byte("hello, host\n"), long...); !bytes.Equal(printed, want) {
+		t.Errorf("%d bytes were printed, want %d", len(printed), len(want))
+	}
+}
+
+func TestInput(t *testing.T) {
+	room := make(chan struct{}, 10)
+	d := console.New(func(byte) {}, func() { room <- struct{}{} })
+	take := func(typed string, want int) {
+		t.Helper()
+		if n, active := d.Receive([]byte(typed)); n != want || !active {
+			t.Errorf("took %d bytes of %q, active %v", n, typed, active)
+		}
+	}
+	if n, active := d.Receive([]byte("lost")); n != 0 || active {
+		t.Error("takes input without a driver")
+	}
+	drv := virtiotest.New(t, d, 0)
+	<-room // of another port, so far
+	take("too early", 0)
+	bufs := drv.Begin(0, virtiotest.Request{Write: []int{2, 3}}, virtiotest.Request{Write: []int{4}})
+	select {
+	case <-room:
+	case <-time.After(20 * time.Second):
+		t.Fatal("does not say that there is room")
+	}
+	take("typed", 5)
+	take("and more", 4)
+	drv.Do(0) // waits for both
+	if got := string(bufs[0].Write[0]) + string(bufs[0].Write[1]) + string(bufs[1].Write[0]); got != "typedand " {
+		t.Errorf("the guest reads %q", got)
+	}
+	for len(room) > 0 {
+		<-room
+	}
+	drv.Reset()
+	if _, active := d.Receive(nil); len(room) != 1 || active {
+		t.Error("after a reset who waits for room is not told")
+	}
+}
+
+func TestSize(t *testing.T) {
+	d := console.New(func(byte) {}, func() {})
+	drv := virtiotest.New(t, d, 0)
+	if !d.Resize(132, 43) || d.Resize(132, 43) {
+		t.Error("does not know what a change is")
+	}
+	if got := drv.Config(0, 4); !bytes.Equal(got, make([]byte, 4)) {
+		t.Errorf("changed without a word: %v", got)
+	}
+	drv.Changed()
+	if got := drv.Config(0, 8); !bytes.Equal(got, []byte{132, 0, 43, 0, 0, 0, 0, 0}) || drv.Generation() != 1 || drv.Changes() != 1 {
+		t.Errorf("size %v, generation %d, %d interrupts", got, drv.Generation(), drv.Changes())
+	}
+}

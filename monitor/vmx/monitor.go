@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmctl/abi"
+	"vmctl/monitor/console"
+	"vmctl/monitor/console/proto"
+	"vmctl/monitor/ctl"
+	"vmctl/monitor/jail"
+	"vmctl/monitor/listen"
+	"vmctl/monitor/machine"
+)
+
+// version is what Hello answers.
+const version = "1"
+
+// Times that bound the life of a monitor beside its VM.
+const (
+	orphanTimeout = time.Minute     // without a VM and without a control connection
+	flushTimeout  = 2 * time.Second // for the last events
+	trimDelay     = 3 * time.Second // after what leaves much garbage behind
+)
+
+// monitor is the process: one VM at most, its console and its control.
+//
+//	idle ──Configure──► configured ──Start──► running ──► stopped
+//	  └───── Shutdown, or an error of Configure ──────────────┘
+type monitor struct {
+	name    string
+	console *console.Server
+	control *control
+	done    chan machine.End // has room for one: how all ended
+	trim    *time.Timer      // gives the host back what the heap does not use
+
+	mu      sync.Mutex // guards what follows
+	state   ctl.State
+	machine *machine.Machine
+	config  machine.Config
+	last    abi.Reason // of the last change, a reset included
+}
+
+func newMonitor(name string) *monitor {
+	m := &monitor{name: name, state: ctl.Idle, done: make(chan machine.End, 1)}
+	m.trim = time.AfterFunc(trimDelay, debug.FreeOSMemory)
+	return m
+}
+
+// trimSoon is called after the machine was set up, and after a viewer left: an idle
+// monitor allocates nothing, and would keep what they took for good.
+func (m *monitor) trimSoon() { m.trim.Reset(trimDelay) }
+
+// open begins to serve control and console.
+func (m *monitor) open(control *listen.Socket, viewers console.Listener, scroll *console.Scroll) {
+	m.control = newControl(control, m.handle)
+	m.console = console.NewServer(viewers, scroll, console.Events{
+		Opened: m.consoleOpened,
+		Closed: m.consoleClosed,
+		Fault:  func(op string, err error) { logLine(m.name, op, err) },
+	})
+	m.control.start()
+}
+
+// serve waits for the end and returns the exit status.
+func (m *monitor) serve() abi.Reason {
+	end := m.wait()
+	m.mu.Lock()
+	m.state, m.last = ctl.Stopped, end.Reason
+	m.mu.Unlock()
+	m.control.event(ctl.VMStopped{Reason: end.Reason, Data: end.Data, Text: end.Text})
+	// The console's clients see the last output before their connection ends.
+	if err := m.console.Close(proto.Shutdown, end.Text); err != nil {
+		logLine(m.name, "console close", err)
+	}
+	m.control.close(flushTimeout)
+	return end.Reason
+}
+
+// wait returns when the machine ended, when it was told to go, or when there is
+// nobody left who could tell it anything.
+func (m *monitor) wait() machine.End {
+	check := time.NewTicker(orphanTimeout)
+	defer check.Stop()
+	var orphan bool
+	for {
+		select {
+		case end := <-m.done:
+			return end
+		case <-check.C:
+			alone := m.stateNow() == ctl.Idle && !m.control.connected()
+			if alone && orphan {
+				return machine.End{Text: "nobody gave it a VM"}
+			}
+			orphan = alone
+		}
+	}
+}
+
+func (m *monitor) stateNow() ctl.State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state
+}
+
+// end makes serve return; the first end is the one that counts.
+func (m *monitor) end(e machine.End) {
+	select {
+	case m.done <- e:
+	default:
+	}
+}
+
+func (m *monitor) consoleOpened(v console.Viewer) {
+	mode := ctl.ReadOnly
+	if v.Write {
+		mode = ctl.ReadWrite
+	}
+	m.control.event(ctl.ConsoleOpened{Viewer: v.ID, Session: v.Session, User: v.User, Address: v.Address, Mode: mode})
+}
+
+func (m *monitor) consoleClosed(v console.Viewer, reason string) {
+	m.control.event(ctl.ConsoleClosed{Viewer: v.ID, Session: v.Session, User: v.User, Reason: reason})
+	m.trimSoon()
+}
+
+// configure makes the machine. It owns fds from here on.
+func (m *monitor) configure(c *ctl.Configure, fds []int) *ctl.Error {
+	if len(fds) < 2 || len(fds) > 3 {
+		ctl.CloseAll(fds)
+		return &ctl.Error{Code: ctl.DescriptorWrong, Text: "configure takes the VM, a kernel and at most one initrd"}
+	}
+	cfg := machine.Config{Spec: c.Spec, VM: abi.NewVM(fds[0]), Output: m.console, Reset: m.guestReset, Broken: m.deviceBroken}
+	cfg.Kernel = os.NewFile(uintptr(fds[1]), "kernel")
+	if len(fds) == 3 {
+		cfg.Initrd = os.NewFile(uintptr(fds[2]), "initrd")
+	}
+	for _, f := range []*os.File{cfg.Kernel, cfg.Initrd} {
+		if f != nil && !regular(f) {
+			return &ctl.Error{Code: ctl.BootFileInvalid, Text: f.Name() + " is not a regular file"}
+		}
+	}
+	made, err := machine.New(cfg)
+	if err != nil {
+		return refusal(err)
+	}
+	// Rings and all else that is made once is there; the guest has not run yet.
+	if err := jail.Seal(); err != nil {
+		return refusal(err)
+	}
+	m.machine, m.config, m.state = made, cfg, ctl.Configured
+	m.console.SetInput(made.Receive)
+	m.console.SetResize(made.Resize)
+	return nil
+}
+
+func regular(f *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
+}
+
+// start lets the guest run, on a goroutine that ends the process when it ends.
+func (m *monitor) start() {
+	m.state = ctl.Running
+	run := m.machine.Run
+	go func() { m.end(run()) }()
+	m.trimSoon()
+}
+
+// guestReset is called by the machine's goroutine.
+func (m *monitor) guestReset(count uint32) {
+	m.mu.Lock()
+	m.last = abi.ReasonReset
+	m.mu.Unlock()
+	m.trimSoon()
+	m.control.event(ctl.GuestReset{Count: count})
+}
+
+// deviceBroken is called from anywhere.
+func (m *monitor) deviceBroken(device string, err error) {
+	m.control.event(ctl.DeviceBroken{Device: device, Text: err.Error()})
+}
+
+func (m *monitor) status() ctl.StatusReply {
+	r := ctl.StatusReply{State: m.state, Reason: m.last, ConsoleViewers: uint32(m.console.Viewers())}
+	if m.machine != nil {
+		r.VCPUs, r.MemoryBytes = m.config.Spec.VCPUs, m.config.Spec.MemoryBytes
+		r.Resets = m.machine.Resets()
+	}
+	return r
+}

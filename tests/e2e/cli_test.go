@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build lab
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// cli is vmctl with a configuration folder of its own.
+type cli struct {
+	t    *testing.T
+	home string
+}
+
+func (c cli) run(stdin string, args ...string) (string, int) {
+	c.t.Helper()
+	cmd := exec.Command(filepath.Join(root, "build/bin/vmctl"), append([]string{"--server", theChain.get("VMCTL_URL")}, args...)...)
+	cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+c.home, "HOME="+c.home)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		c.t.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// ok fails the test unless the command succeeds.
+func (c cli) ok(args ...string) string {
+	c.t.Helper()
+	out, status := c.run("", args...)
+	if status != 0 {
+		c.t.Fatalf("vmctl %s: status %d\n%s", strings.Join(args, " "), status, out)
+	}
+	return out
+}
+
+// refused fails the test unless the command ends with a status and names a code.
+func (c cli) refused(status int, code string, args ...string) {
+	c.t.Helper()
+	out, got := c.run("", args...)
+	if got != status || !strings.Contains(out, code) {
+		c.t.Errorf("vmctl %s: status %d, want %d and %s\n%s", strings.Join(args, " "), got, status, code, out)
+	}
+}
+
+func login(t *testing.T) cli {
+	t.Helper()
+	c := cli{t, t.TempDir()}
+	out, status := c.run(theChain.get("VMCTL_PASSWORD")+"\n", "login", "--user", theChain.get("VMCTL_USER"),
+		"--fingerprint", theChain.get("VMCTL_FINGERPRINT"))
+	if status != 0 {
+		t.Fatalf("login: status %d\n%s", status, out)
+	}
+	return c
+}
+
+// state is what vm show says of a VM.
+func (c cli) state(name string) (state, reason string) {
+	c.t.Helper()
+	var vm struct {
+		Status struct {
+			State    string
+			LastStop *struct{ Reason string }
+		}
+	}
+	out := c.ok("-o", "json", "vm", "show", name)
+	if err := json.Unmarshal([]byte(out), &vm); err != nil {
+		c.t.Fatalf("%v: %s", err, out)
+	}
+	if vm.Status.LastStop != nil {
+		reason = vm.Status.LastStop.Reason
+	}
+	return vm.Status.State, reason
+}
+
+// powerOffLine is a row of the table of tasks; its columns are as wide as what
+// stands in them.
+var powerOffLine = regexp.MustCompile(`(?m)^\S+ +powerOff +cli +succeeded +\d+[smh]$`)
+
+func TestCommandLine(t *testing.T) {
+	c := login(t)
+	c.ok("vm", "create", "cli", "--kernel", "vmlinuz", "--initrd", "initrd.img", "--cmdline", "console=ttyS0", "--memory", "256M", "--vcpus", "2")
+	c.refused(4, "exists", "vm", "create", "cli", "--kernel", "vmlinuz")
+	c.ok("vm", "on", "cli")
+	c.refused(4, "stateConflict", "vm", "on", "cli")
+	c.refused(4, "stateConflict", "vm", "delete", "cli")
+
+	// What is typed before there is a shell is lost, as at any console.
+	if out, status := c.run("", "console", "cli", "--read-only", "--wait-for", "guest# ", "--timeout", "120s"); status != 0 {
+		t.Fatalf("no shell: status %d\n%s", status, out)
+	}
+	out, status := c.run("nproc; echo $((6*7))\n", "console", "cli", "--wait-for", `(?m)^2\r?\n42\r?$`, "--timeout", "60s")
+	if status != 0 {
+		t.Fatalf("console: status %d\n%s", status, out)
+	}
+	c.ok("vm", "off", "cli")
+	if state, reason := c.state("cli"); state != "off" || reason != "operator" {
+		t.Errorf("after off: %s, %s", state, reason)
+	}
+	if out := c.ok("events"); !strings.Contains(out, "vm.stopped") {
+		t.Errorf("no stop among the events:\n%s", out)
+	}
+	if out := c.ok("tasks", "list"); !powerOffLine.MatchString(out) {
+		t.Errorf("no power-off among the tasks:\n%s", out)
+	}
+	c.ok("vm", "delete", "cli")
+	c.refused(3, "notFound", "vm", "show", "cli")
+	c.ok("logout")
+	if out, status := c.run("", "vm", "list"); status == 0 {
+		t.Errorf("a list after logout: %s", out)
+	}
+}
+
+// TestBadSpecs are inputs that must be refused before anything is made.
+func TestBadSpecs(t *testing.T) {
+	c := login(t)
+	for _, tt := range []struct {
+		code string
+		args []string
+	}{
+		{"nameInvalid", []string{"Odd_Name", "--kernel", "vmlinuz"}},
+		{"nameInvalid", []string{"a:powerOn", "--kernel", "vmlinuz"}},
+		{"bootFileMissing", []string{"bad", "--kernel", "nothing-there"}},
+		{"bootFileInvalid", []string{"bad", "--kernel", "../../../etc/passwd"}},
+		{"bootFileInvalid", []string{"bad", "--kernel", "initrd.img"}}, // no kernel
+		{"memoryInvalid", []string{"bad", "--kernel", "vmlinuz", "--memory", "1M"}},
+		{"vcpusInvalid", []string{"bad", "--kernel", "vmlinuz", "--vcpus", "100000"}},
+		{"cmdlineTooLong", []string{"bad", "--kernel", "vmlinuz", "--cmdline", strings.Repeat("x", 3000)}},
+	} {
+		out, status := c.run("", append([]string{"vm", "create"}, tt.args...)...)
+		if status == 0 {
+			// What the daemon cannot know before it opens the file, power-on says.
+			out, status = c.run("", "vm", "on", tt.args[0])
+			c.ok("vm", "delete", tt.args[0])
+		}
+		if status == 0 || !strings.Contains(out, tt.code) {
+			t.Errorf("%v: status %d, want code %s\n%s", tt.args[:3], status, tt.code, out)
+		}
+	}
+}

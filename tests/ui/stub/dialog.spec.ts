@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+import { row } from "../steps";
+import { expect, test } from "./lever";
+
+test("create checks while typing, shows the lines, and goes to the VM", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web" });
+  await enter();
+  await page.getByRole("button", { name: "Create VM" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByRole("textbox", { name: "Name" }).fill("web");
+  await expect(dialog.getByText("There is a VM with this name.")).toBeVisible();
+  await dialog.getByRole("textbox", { name: "Name" }).fill("Web");
+  await expect(dialog.getByText("Lower-case letters only.")).toBeVisible();
+  await dialog.getByRole("textbox", { name: "Name" }).fill("web-2");
+  await dialog.getByRole("textbox", { name: "vCPUs" }).fill("0");
+  await expect(dialog.getByText("A whole number from 1 to 64.")).toBeVisible();
+  await dialog.getByRole("textbox", { name: "vCPUs" }).fill("8");
+  await expect(dialog.getByText("The host has 4 CPUs")).toBeVisible();
+  await dialog.getByRole("textbox", { name: "vCPUs" }).fill("2");
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await expect(dialog.getByText("A file in the host’s boot folder is needed.")).toBeVisible();
+  await dialog.getByRole("textbox", { name: "Kernel", exact: true }).fill("vmlinuz");
+  await expect(dialog.getByLabel("As a vmctl line")).toContainText("vmctl vm create web-2 --vcpus 2 --memory 512M --kernel vmlinuz");
+  await expect(dialog.getByLabel("As a curl line")).toContainText('"name":"web-2"');
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await expect(page).toHaveURL(/\/ui\/vms\/web-2$/);
+  await expect(page.getByRole("heading", { name: "web-2" })).toBeVisible();
+});
+
+test("what the server finds wrong is shown in the dialog, with code and request", async ({ page, pull, enter }) => {
+  await pull("reset");
+  await enter();
+  await page.getByRole("button", { name: "Create VM" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByRole("textbox", { name: "Name" }).fill("web");
+  await dialog.getByRole("textbox", { name: "Kernel", exact: true }).fill("missing");
+  await dialog.getByRole("textbox", { name: "Kernel", exact: true }).press("Enter");
+  await expect(dialog.getByText("bootFileMissing")).toBeVisible();
+  await expect(dialog.getByText("body.spec.boot.kernel")).toBeVisible();
+  await expect(dialog.getByText(/request [0-9a-f-]{36}/)).toBeVisible();
+  await expect(dialog.getByRole("textbox", { name: "Name" })).toHaveValue("web");
+});
+
+test("delete names what is lost, and asks", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web" });
+  await pull("vm", { name: "db" });
+  await enter();
+  await page.getByRole("button", { name: "Delete web", exact: true }).click();
+  const dialog = page.getByRole("dialog", { name: "Delete web?" });
+  await expect(dialog).toContainText("cannot be undone");
+  await expect(dialog).toContainText("the log of its console");
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  await expect(row(page, "web")).toBeVisible();
+  await page.getByRole("button", { name: "Delete web", exact: true }).click();
+  await dialog.getByRole("button", { name: "Delete" }).click();
+  await expect(row(page, "web")).toBeHidden();
+  await expect(row(page, "db")).toBeVisible();
+});
+
+test("a refused power-on is explained", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web" });
+  await enter();
+  await pull("fail", { error: { status: 503, code: "monitorFailed", detail: "vmx did not start" } });
+  await page.getByRole("button", { name: "Power on web", exact: true }).click();
+  await expect(page.getByRole("dialog")).toContainText("Vmx did not start.");
+  await expect(page.getByRole("dialog")).toContainText("monitorFailed");
+});
+
+test("a VM that is deleted while it is looked at says so", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web" });
+  await enter();
+  await page.getByRole("link", { name: "web", exact: true }).click();
+  await page.getByRole("button", { name: "Delete" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+  await expect(page.getByText("web was deleted")).toBeVisible();
+});

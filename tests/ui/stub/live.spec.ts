@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// The list follows the world, in good times and bad.
+import { login, powerOff, row, stateOf } from "../steps";
+import { expect, test } from "./lever";
+
+test("power on and off, seen without asking again", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web" });
+  await enter();
+  await expect(stateOf(row(page, "web"))).toHaveText("off");
+  await page.getByRole("button", { name: "Power on web", exact: true }).click();
+  await expect(stateOf(row(page, "web"))).toHaveText("running");
+  await powerOff(page, "web");
+  await expect(stateOf(row(page, "web"))).toHaveText("off");
+  await page.getByRole("button", { name: "Recent tasks" }).click();
+  await expect(page.getByRole("table", { name: "Recent tasks" })).toContainText("Power off");
+});
+
+test("a button that is off says why, to the keyboard too", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web" });
+  await enter();
+  const off = page.getByRole("button", { name: "Power off web", exact: true });
+  await expect(off).toHaveAttribute("aria-disabled", "true");
+  await off.focus();
+  await expect(page.getByRole("tooltip")).toHaveText("Only a VM that is starting or running can be powered off; web is off.");
+});
+
+test("a role that is too low is named", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web" });
+  await pull("roles", { roles: ["viewer"] });
+  await enter();
+  await page.getByRole("button", { name: "Create VM" }).hover();
+  await expect(page.getByRole("tooltip")).toContainText("role admin");
+  await page.getByRole("button", { name: "Power on web", exact: true }).hover();
+  await expect(page.getByRole("tooltip").last()).toContainText("role operator");
+});
+
+test("what happened while the stream was down is there when it is back", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web", status: { state: "running" } });
+  await enter();
+  await expect(stateOf(row(page, "web"))).toHaveText("running");
+  await pull("away", { away: true });
+  await expect(page.getByText("Not live")).toBeVisible();
+  await pull("stop", { name: "web", reason: "panic", detail: "pvpanic" });
+  await pull("away", { away: false });
+  await expect(page.getByText("Live", { exact: true })).toBeVisible();
+  await expect(stateOf(row(page, "web"))).toHaveText("off");
+  await expect(row(page, "web")).toContainText("the guest’s kernel panicked");
+});
+
+test("a journal that does not reach back makes it list again", async ({ page, pull, enter }) => {
+  await enter();
+  await expect(page.getByText("No virtual machines yet")).toBeVisible();
+  await pull("away", { away: true });
+  await expect(page.getByText("Not live")).toBeVisible();
+  await pull("vm", { name: "late" });
+  await pull("forget");
+  await pull("away", { away: false });
+  await expect(row(page, "late")).toBeVisible();
+});
+
+test("a page that is loaded while the daemon is away recovers by itself", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web" });
+  await pull("away", { away: true });
+  await enter();
+  await expect(page.getByText("Could not load the VMs")).toBeVisible();
+  await expect(page.getByText("unavailable")).toBeVisible();
+  await pull("away", { away: false });
+  await expect(row(page, "web")).toBeVisible();
+});
+
+test("a session that ends mid-use asks for a login and comes back to the same place", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web" });
+  await enter();
+  await page.getByRole("link", { name: "web", exact: true }).click();
+  await page.getByRole("tab", { name: "Events" }).click();
+  await pull("session");
+  await expect(page.getByText("Your session ended")).toBeVisible();
+  await login(page, "admin", "admin-password");
+  await expect(page.getByRole("heading", { name: "web", exact: true })).toBeVisible();
+  await expect(page.getByRole("tab", { name: "Events" })).toHaveAttribute("aria-selected", "true");
+});
+
+test("a wrong password is told so, and too many of them when to try again", async ({ page, pull }) => {
+  await pull("reset");
+  await page.goto("/ui/");
+  for (const [password, text] of [["wrong", "Wrong user or password"], ["too-often", "Try again in 12 s"]] as const) {
+    await page.getByRole("textbox", { name: "User" }).fill("admin");
+    await page.getByRole("textbox", { name: "Password" }).fill(password);
+    await page.getByRole("button", { name: "Log in", exact: true }).click();
+    await expect(page.getByText(text)).toBeVisible();
+  }
+});
+
+test("all pages of a long list come, and one event draws one row anew", async ({ page, pull, enter }) => {
+  for (let i = 0; i < 23; i++) await pull("vm", { name: `vm-${String(i).padStart(2, "0")}` });
+  await enter();
+  await expect(page.getByText("23 in all, 0 running")).toBeVisible();
+  // Whatever is drawn anew changes nodes in its row.
+  await page.evaluate(() => {
+    const changed = new Set<string>();
+    Object.assign(window, { changed });
+    new MutationObserver((list) => {
+      for (const { target } of list) {
+        const row = (target instanceof Element ? target : target.parentElement)?.closest("tr");
+        if (row) changed.add(row.querySelector("a")?.textContent ?? "?");
+      }
+    }).observe(document.querySelector("table")!, { subtree: true, childList: true, attributes: true, characterData: true });
+  });
+  await page.getByRole("button", { name: "Power on vm-07", exact: true }).click();
+  await expect(stateOf(row(page, "vm-07"))).toHaveText("running");
+  expect(await page.evaluate(() => [...(window as unknown as { changed: Set<string> }).changed])).toEqual(["vm-07"]);
+});
+
+test("nothing but the theme is kept in the browser", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web" });
+  await enter();
+  await page.getByRole("button", { name: "Dark colours" }).click();
+  await expect(page.locator("html")).toHaveClass(/pf-v6-theme-dark/);
+  await page.reload();
+  await expect(page.locator("html")).toHaveClass(/pf-v6-theme-dark/);
+  expect(await page.evaluate(() => [{ ...localStorage }, { ...sessionStorage }])).toEqual([{ "vmctl.theme": "dark" }, {}]);
+});

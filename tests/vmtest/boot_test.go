@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build lab
+
+package vmtest_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"vmctl/abi"
+	"vmctl/monitor/console/proto"
+	"vmctl/monitor/ctl"
+	"vmctl/tests/vmtest"
+)
+
+// prompt is what the lab's guest prints when its shell is there.
+const prompt = "vmctl-guest: init reached"
+
+func boot(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
+	t.Helper()
+	v, s := vmtest.Boot(t, c)
+	s.Expect(prompt)
+	return v, s
+}
+
+// memTotal is what the guest says it has, in MiB.
+func memTotal(t *testing.T, s *vmtest.Screen) int {
+	t.Helper()
+	fields := strings.Fields(s.Run("grep MemTotal /proc/meminfo"))
+	if len(fields) < 2 {
+		t.Fatalf("no MemTotal: %q", fields)
+	}
+	kib, err := strconv.Atoi(fields[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kib >> 10
+}
+
+// TestOneGuest looks at one guest from all sides that leave it as it was, and ends
+// with the death of its monitor. A boot is what takes time here.
+func TestOneGuest(t *testing.T) {
+	v, s := boot(t, vmtest.Config{})
+	if e := vmtest.Event[*ctl.ConsoleOpened](v); e.User != "writer" || e.Address != "test" || e.Mode != ctl.ReadWrite {
+		t.Errorf("event %+v", e)
+	}
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, *vmtest.VMX, *vmtest.Screen)
+	}{
+		{"private memory", testPrivateMemory}, // of a monitor that did nothing but boot
+		{"one CPU", testOneCPU},
+		{"power button", testPowerButton},
+		{"console", testConsole},
+		{"control is taken up again", testControlIsTakenUpAgain},
+		{"killed monitor", testKilledMonitor}, // the last
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, v, s) })
+	}
+}
+
+func testOneCPU(t *testing.T, v *vmtest.VMX, s *vmtest.Screen) {
+	if got := s.Run("echo $((6*7))"); got != "42" {
+		t.Errorf("6*7 is %q", got)
+	}
+	if got := s.Run("nproc"); got != "1" {
+		t.Errorf("nproc is %q", got)
+	}
+	if mib := memTotal(t, s); mib < 190 || mib > 256 {
+		t.Errorf("%d MiB of 256", mib)
+	}
+	if v.Info().State != abi.VMStateRunning {
+		t.Errorf("the kernel says %v", v.Info().State)
+	}
+}
+
+func TestFourCPUsAndMemoryAboveTheGap(t *testing.T) {
+	v, s := boot(t, vmtest.Config{VCPUs: 4, Memory: 5 << 30})
+	if got := s.Run("nproc"); got != "4" {
+		t.Errorf("nproc is %q", got)
+	}
+	if mib := memTotal(t, s); mib < 4900 || mib > 5120 {
+		t.Errorf("%d MiB of 5120", mib)
+	}
+	t.Run("jail", func(t *testing.T) { testJail(t, v) })
+}
+
+// Pressing the power button is an interrupt of the generic event device. What
+// follows from it is the guest's, which has no driver for buttons.
+func testPowerButton(t *testing.T, v *vmtest.VMX, s *vmtest.Screen) {
+	const count = "grep -i GED /proc/interrupts | awk '{print $2}'"
+	before := s.Run(count)
+	if err := v.Client.PowerButton(v.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := s.Run(count); before != "0" || after != "1" {
+		t.Errorf("%q interrupts before, %q after", before, after)
+	}
+}
+
+// What an idle monitor may hold beside its guest's memory, in KiB. Of the budget
+// half a MiB is kept for devices to come, and for what viewers leave behind: stacks
+// and tables of the runtime that are used again, and do not grow.
+const (
+	privateBudget = 5 << 10
+	privateBooted = privateBudget - 512
+)
+
+// private is what a monitor holds beside its guest's memory, in KiB, and how much
+// of that is pages of its program, which the monitors of a host share.
+func private(t *testing.T, v *vmtest.VMX) (all, program int) {
+	t.Helper()
+	var guest, file bool
+	for line := range strings.Lines(proc(t, v, "smaps")) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) > 1 && strings.Contains(f[0], "-"):
+			guest, file = false, strings.HasSuffix(f[len(f)-1], "/vmx")
+		case f[0] == "Size:":
+			guest = f[1] == strconv.Itoa(256<<10)
+		case !guest && (f[0] == "Private_Clean:" || f[0] == "Private_Dirty:"):
+			n, err := strconv.Atoi(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += n
+			if file && f[0] == "Private_Clean:" {
+				program += n
+			}
+		}
+	}
+	return all, program
+}
+
+// A monitor is small when its guest has booted, and again when many have looked at
+// its console.
+func testPrivateMemory(t *testing.T, v *vmtest.VMX, s *vmtest.Screen) {
+	idle := func(when string, limit int) {
+		t.Helper()
+		all, program := private(t, v)
+		for deadline := time.Now().Add(time.Minute); all > limit && time.Now().Before(deadline); {
+			s.Run("sleep 1") // what is garbage is given back a little later
+			all, program = private(t, v)
+		}
+		t.Logf("%s: %d KiB, of which %d KiB are the program", when, all, program)
+		if all > limit || program < 500 || all-program < 500 {
+			t.Errorf("%s: the monitor holds %d KiB, %d KiB of the program; at most %d", when, all, program, limit)
+		}
+	}
+	s.Run("sleep 4")
+	idle("booted", privateBooted)
+	for range 2 {
+		var late []*vmtest.Screen
+		for range proto.MaxViewers - 1 {
+			l := v.View("late", ctl.ReadOnly)
+			l.Expect(prompt)
+			late = append(late, l)
+		}
+		for _, l := range late {
+			l.Close()
+		}
+		for range late {
+			vmtest.Event[*ctl.ConsoleClosed](v)
+		}
+	}
+	s.Run("sleep 4")
+	idle("looked at", privateBudget)
+}

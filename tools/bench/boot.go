@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+const (
+	bootGoal  = 1.0
+	clockBand = 0.03    // what a wall clock cannot tell apart
+	memGoal   = 5 << 20 // bytes
+)
+
+// measured is what the inside of the machine says.
+type measured struct {
+	Peer    string    // QEMU's options that were the fastest
+	Ours    []float64 // seconds to init, one of each pair
+	Other   []float64
+	Private []float64 // bytes of an idle vmx, beside guest memory
+}
+
+// benchBoot boots the same kernel and initramfs under vmx and under QEMU, in
+// turns, and looks at vmx's memory while its guest is idle.
+func benchBoot(ctx context.Context, s setup) ([]row, error) {
+	self, vmx, initrd := filepath.Join(s.bin, "bench"), filepath.Join(s.bin, "vmx"), filepath.Join(s.guest, "initrd.img")
+	for _, f := range []string{self, vmx, initrd} {
+		if _, err := os.Stat(f); err != nil {
+			return nil, fmt.Errorf("%w: make build guest", err)
+		}
+	}
+	fmt.Fprintf(s.progress, "boot: %d pairs in the lab, about half a minute each\n", s.pairs)
+	var m measured
+	err := s.inLab(ctx, &m, s.size(), self, insideWord, "--vmx", vmx, "--initrd", initrd, "--pairs", strconv.Itoa(s.pairs))
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Ours) != s.pairs || len(m.Other) != s.pairs || len(m.Private) == 0 {
+		return nil, errors.New("some boots are missing")
+	}
+	return []row{
+		against("boot to init", m.Peer, "s", median(m.Ours), median(m.Other), bootGoal, clockBand),
+		limit("private memory of an idle vmx", "bytes", median(m.Private), memGoal),
+	}, nil
+}

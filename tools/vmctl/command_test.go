@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"vmctl/daemon/api"
+)
+
+const journal = `id: 41
+event: vm.state
+data: {"seq":41,"time":"2026-11-24T11:57:00Z","kind":"vm.state","vm":{"id":"3e5c0f6e-8f5c-4c55-9d5c-1a2b3c4d5e01","name":"web"},"data":{"state":"running"}}
+
+id: 42
+event: vm.stopped
+data: {"seq":42,"time":"2026-11-24T11:57:30Z","kind":"vm.stopped","vm":{"id":"x","name":"db"},"data":{"reason":"panic","claimed":true,"detail":"\u001b[2Joops"}}
+
+id: 43
+event: task.changed
+data: {"seq":43,"time":"2026-11-24T11:57:40Z","kind":"task.changed","vm":{"id":"x","name":"db"},"data":{"kind":"vm.powerOn","state":"failed","error":{"code":"monitorFailed","detail":"vmx did not start"}}}
+
+id: 44
+event: auth.refused
+data: {"seq":44,"time":"2026-11-24T11:57:50Z","kind":"auth.refused","data":{"code":"signatureInvalid","method":"GET","path":"/v1/vms","address":"192.0.2.7"}}
+
+`
+
+// TestOutput holds what each command prints, as a table and as JSON.
+func TestOutput(t *testing.T) {
+	cases := []struct{ name, line string }{
+		{"vm-list", "vm list"}, {"vm-show", "vm show web"}, {"vm-show-off", "vm show db"},
+		{"vm-create", "vm create new --kernel vmlinuz --initrd i --cmdline quiet --vcpus 4 --memory 2G --on-reset stop"},
+		{"vm-create-start", "vm create new --kernel vmlinuz --start"},
+		{"vm-on", "vm on db"}, {"vm-on-no-wait", "vm on db --no-wait"}, {"vm-off", "vm off web"}, {"vm-reset", "vm reset web db"},
+		{"vm-delete", "vm delete db"},
+		{"tasks", "tasks"}, {"tasks-limit", "tasks list --limit 1 --vm web --state queued"},
+		{"host", "host"}, {"events", "events"}, {"events-since", "events --since 42 --vm db"},
+	}
+	for _, c := range cases {
+		for _, format := range []string{"table", "json"} {
+			t.Run(c.name+"/"+format, func(t *testing.T) {
+				s := newStub(t)
+				s.events = journal
+				u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
+				out, errOut, status := u.run(append(strings.Fields(c.line), "-o", format)...)
+				if status != 0 || errOut != "" {
+					t.Fatalf("status %d, error %q", status, errOut)
+				}
+				golden(t, c.name+"."+format, out)
+				if format == "table" {
+					narrow(t, out, strings.HasPrefix(c.name, "events"))
+				} else {
+					valid(t, out)
+				}
+			})
+		}
+	}
+}
+
+// narrow checks that a table fits 80 columns and moves no cursor. The text of
+// an event is as long as it is; what stands before it leaves room for it.
+func narrow(t *testing.T, out string, events bool) {
+	t.Helper()
+	for line := range strings.Lines(out) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 && !events {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	if strings.ContainsAny(out, "\x1b\r\x07\u009b") {
+		t.Errorf("control characters in %q", out)
+	}
+}
+
+func valid(t *testing.T, out string) {
+	t.Helper()
+	dec := json.NewDecoder(strings.NewReader(out))
+	for dec.More() {
+		var v any
+		if err := dec.Decode(&v); err != nil {
+			t.Fatalf("not JSON: %v\n%s", err, out)
+		}
+	}
+}
+
+func TestCreateSendsTheSpec(t *testing.T) {
+	s := newStub(t)
+	u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
+	if _, errOut, status := u.run("vm", "create", "new", "--kernel", "k", "--memory", "256", "--vcpus", "3"); status != 0 {
+		t.Fatal(errOut)
+	}
+	want := `POST /v1/vms {"name":"new","spec":{"vcpus":3,"memoryBytes":268435456,"boot":{"kernel":"k"},"onReset":"restart"}}`
+	if s.saw() != want {
+		t.Errorf("the server saw %s, want %s", s.saw(), want)
+	}
+}
+
+func TestErrorsAndStatuses(t *testing.T) {
+	cases := []struct {
+		line   string
+		status int
+		want   string // in the one line of the error
+	}{
+		{"vm show none", 3, "vmctl: vm show none: no VM none (notFound, request r-1)"},
+		{"vm on web", 4, "vmctl: vm on web: the VM is running (stateConflict, request r-1)"},
+		{"vm delete web", 4, "stateConflict"},
+		{"vm create web --kernel k", 4, "vmctl: vm create web: a VM named web exists (exists, request r-1)"},
+		{"tasks show t-none", 3, "no task t-none"},
+		{"vm show Web", 2, `"Web" is neither a VM's name nor a uuid (nameInvalid)`},
+		{"vm on", 2, "vm on: usage: vmctl vm on VM..."},
+		{"vm show a b", 2, "usage: vmctl vm show VM"},
+		{"vm create new", 2, `required flag(s) "kernel" not set`},
+		{"vm create new --kernel k --memory lots", 2, `--memory: "lots" is no size`},
+		{"vm create new --kernel k --vcpus x", 2, "vm create: invalid argument"},
+		{"vm start web", 2, `vm: no command "start"; see vmctl vm --help`},
+		{"start", 2, `no command "start"`},
+		{"vm list --frob", 2, "vm list: unknown flag: --frob"},
+		{"vm list -o yaml", 2, "--output yaml: must be table or json"},
+		{"events --since yesterday", 2, "--since yesterday: must be the number of an event"},
+		{"vm list --server https://h", 2, "exclude each other"},
+		{"console web --wait-for (", 2, "--wait-for"},
+		{"console web --take --read-only", 2, "read-only"},
+		{"login", 2, "needs --server"},
+	}
+	for _, c := range cases {
+		t.Run(c.line, func(t *testing.T) {
+			socket := onSocket(t, newStub(t))
+			out, errOut, status := newUser(t).run(append([]string{"--socket", socket}, strings.Fields(c.line)...)...)
+			if status != c.status || !strings.Contains(errOut, c.want) || out != "" {
+				t.Errorf("status %d, error %q, output %q; want %d and %q", status, errOut, out, c.status, c.want)
+			}
+			if strings.Count(errOut, "\n") != 1 || !strings.HasPrefix(errOut, "vmctl: ") {
+				t.Errorf("the error is not one line: %q", errOut)
+			}
+		})
+	}
+}
+
+func TestFailedTasksAreErrors(t *testing.T) {
+	s := newStub(t)
+	s.fail = &api.TaskError{Code: api.CodeBootFileMissing, Detail: "no file vmlinuz"}
+	u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
+	out, errOut, status := u.run("vm", "on", "db")
+	if status != 1 || out != "" || !strings.Contains(errOut, "vm on db: no file vmlinuz (bootFileMissing, task 7d7c") {
+		t.Errorf("status %d, output %q, error %q", status, out, errOut)
+	}
+	_, errOut, status = u.run("vm", "create", "new", "--kernel", "k", "--start")
+	if status != 1 || !strings.Contains(errOut, "created, but not started: no file vmlinuz") {
+		t.Errorf("status %d, error %q", status, errOut)
+	}
+	out, _, status = u.run("tasks", "show", "7d7c0f6e-0000-4000-8000-000000000000", "--wait")
+	if status != 1 || !strings.Contains(out, "no file vmlinuz (bootFileMissing)") {
+		t.Errorf("status %d, output %q", status, out)
+	}
+}
+
+func TestNobodyListens(t *testing.T) {
+	out, errOut, status := newUser(t).run("host", "--socket", t.TempDir()+"/none")
+	if status != 6 || out != "" || !strings.Contains(errOut, "vmctld does not run here") {
+		t.Errorf("status %d, error %q", status, errOut)
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, status := newUser(t, "VMCTL_SOCKET", onSocket(t, newStub(t))).runIn(ctx, "vm", "list")
+	if status != 130 {
+		t.Errorf("status %d", status)
+	}
+}
+
+func TestTasksThatAreNotWaitedFor(t *testing.T) {
+	asked := make(chan struct{}, 10)
+	s := newStub(t)
+	socket := onSocket(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/tasks/") {
+			asked <- struct{}{}
+			<-r.Context().Done() // it takes longer than anybody waits
+			return
+		}
+		s.ServeHTTP(w, r)
+	}))
+	u := newUser(t, "VMCTL_SOCKET", socket)
+	_, errOut, status := u.run("vm", "on", "db", "--timeout", "50ms")
+	if status != 1 || !strings.Contains(errOut, "vm on db: not done after 50ms; it goes on as task 7d7c") {
+		t.Errorf("status %d, %q", status, errOut)
+	}
+	<-asked
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-asked; cancel() }()
+	_, errOut, status = u.runIn(ctx, "vm", "on", "db")
+	if status != 130 || !strings.Contains(errOut, "vm on db: interrupted; it goes on as task 7d7c") {
+		t.Errorf("status %d, %q", status, errOut)
+	}
+}
+
+func TestEventsTellOfAReset(t *testing.T) {
+	s := newStub(t)
+	s.events = "event: reset\ndata: {\"reason\":\"too old\",\"seq\":43}\n\n" + journal[strings.Index(journal, "id: 44"):]
+	out, errOut, status := newUser(t, "VMCTL_SOCKET", onSocket(t, s)).run("events", "--since", "1")
+	if status != 0 || !strings.Contains(errOut, "events are missing up to number 43: too old") || strings.Count(out, "\n") != 1 {
+		t.Errorf("status %d, output %q, error %q", status, out, errOut)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	s := newStub(t)
+	u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
+	cases := map[string][]string{
+		"vm on ":           {"db\toff", "web\trunning"},
+		"vm on db ":        {"web\trunning"},
+		"console ":         {"db\toff", "web\trunning"},
+		"tasks --vm ":      {"db\toff", "web\trunning"},
+		"tasks show ":      {"7d7c0f6e-0000-4000-8000-0000000000a3\tpowerOff web queued"},
+		"vm list -o ":      {"json", "table"},
+		"vm create x --on": {"--on-reset"},
+	}
+	for line, want := range cases {
+		words := append([]string{"__complete"}, strings.Split(line, " ")...)
+		out, _, status := u.run(words...)
+		for _, w := range want {
+			if status != 0 || !strings.Contains("\n"+out, "\n"+w) {
+				t.Errorf("%q completes to %q, want %q", line, out, w)
+			}
+		}
+	}
+	if out, _, _ := u.run("__complete", "vm", "show", "web", ""); strings.Contains(out, "db") {
+		t.Errorf("a second VM is offered to show: %q", out)
+	}
+	u = newUser(t, "VMCTL_SOCKET", "/none")
+	if out, _, status := u.run("__complete", "vm", "on", ""); status != 0 || strings.Contains(out, "none") {
+		t.Errorf("without a server: %q, status %d", out, status)
+	}
+	if out, _, status := u.run("completion", "bash"); status != 0 || !strings.Contains(out, "vmctl") {
+		t.Errorf("no completion script: %q", out)
+	}
+}
+
+func TestSizes(t *testing.T) {
+	good := map[string]int64{
+		"512": 512 << 20, "512M": 512 << 20, "512MiB": 512 << 20, "2g": 2 << 30, "1.5G": 1536 << 20, "1T": 1 << 40, "4096b": 4096, "16k": 16 << 10,
+	}
+	for in, want := range good {
+		if got, err := parseSize(in); got != want || err != nil {
+			t.Errorf("parseSize(%q) = %d, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "M", "-1", "1X", "1MM", "1 G", "1e30", "NaN", "Inf", "infinity", "99999999T", "0x10M"} {
+		if got, err := parseSize(in); err == nil {
+			t.Errorf("parseSize(%q) = %d", in, got)
+		}
+	}
+	for in, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1 << 20: "1 MiB", 1536 << 20: "1.5 GiB", 1 << 60: "1048576 TiB"} {
+		if got := size(in); got != want {
+			t.Errorf("size(%d) = %q", in, got)
+		}
+	}
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"vmctl/daemon/api"
+	"vmctl/daemon/client"
+)
+
+// waiting says whether a verb waits for the end of its task.
+type waiting struct {
+	no    bool
+	limit time.Duration
+}
+
+func (w *waiting) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&w.no, "no-wait", false, "do not wait for the end of the task")
+	cmd.Flags().DurationVar(&w.limit, "timeout", 0, "wait at most so long: 30s, 2m (default: no limit)")
+}
+
+// end waits for a task unless told not to. A task that failed is an error.
+func (w *waiting) end(ctx context.Context, c *client.Client, task *api.Task) (*api.Task, error) {
+	if w.no || task.Ended() {
+		return task, failed(task)
+	}
+	if w.limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, w.limit, goesOn{fmt.Sprintf("not done after %s", w.limit), task.ID})
+		defer cancel()
+	}
+	done, err := c.WaitTask(ctx, task.ID)
+	switch cause := context.Cause(ctx); {
+	case err == nil:
+	case errors.As(cause, new(goesOn)):
+		return nil, cause
+	case cause != nil:
+		return nil, goesOn{"interrupted", task.ID}
+	default:
+		return nil, err
+	}
+	return done, failed(done)
+}
+
+func failed(task *api.Task) error {
+	if task.State == api.TaskFailed {
+		return taskError{task}
+	}
+	return nil
+}
+
+func (p *program) vmOn() *cobra.Command {
+	return p.power("on VM...", "Power VMs on", "on", (*client.Client).PowerOn)
+}
+
+func (p *program) vmOff() *cobra.Command {
+	return p.power("off VM...", "Power VMs off at once, as if the plug were pulled", "off", (*client.Client).PowerOff)
+}
+
+func (p *program) vmReset() *cobra.Command {
+	return p.power("reset VM...", "Reset running VMs; consoles stay open", "reset", (*client.Client).Reset)
+}
+
+func (p *program) vmDelete() *cobra.Command {
+	cmd := p.power("delete VM...", "Delete VMs that are off", "deleted", (*client.Client).DeleteVM)
+	cmd.Aliases = []string{"rm"}
+	return cmd
+}
+
+// power makes a command that asks something of VMs, one after the other. The
+// first that fails ends it.
+func (p *program) power(use, short, done string, ask func(*client.Client, context.Context, string) (*api.Task, error)) *cobra.Command {
+	var w waiting
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: words(1, 1000), ValidArgsFunction: p.completeVM,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, vm := range args {
+				one := func(ctx context.Context, c *client.Client, args []string) error {
+					task, err := ask(c, ctx, args[0])
+					if err != nil {
+						return err
+					}
+					if task, err = w.end(ctx, c, task); err != nil {
+						return err
+					}
+					return p.told(args[0], done, task)
+				}
+				if err := p.with(one)(cmd, []string{vm}); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	w.flags(cmd)
+	return cmd
+}
+
+func (p *program) told(vm, done string, task *api.Task) error {
+	if p.format == formatJSON {
+		return p.jsonLine(task)
+	}
+	text := done
+	if !task.Ended() {
+		text = "task " + task.ID
+	}
+	_, err := fmt.Fprintf(p.out, "%s: %s\n", clean(vm), clean(text))
+	return err
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"vmctl/daemon/api"
+	"vmctl/daemon/client"
+)
+
+func (p *program) vmCommand() *cobra.Command {
+	return p.group(&cobra.Command{Use: "vm", Short: "Create, list, power and delete VMs"},
+		p.vmList(), p.vmShow(), p.vmCreate(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmReset())
+}
+
+func (p *program) vmList() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List VMs by name", Args: words(0, 0),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: p.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			vms := []api.VM{}
+			for vm, err := range c.VMs(ctx) {
+				if err != nil {
+					return err
+				}
+				vms = append(vms, vm)
+			}
+			if p.format == formatJSON {
+				return p.json(vms)
+			}
+			rows := make([][]string, len(vms))
+			for i, vm := range vms {
+				rows[i] = []string{vm.Name, string(vm.Status.State), p.age(vm.Status.Since), strconv.Itoa(vm.Spec.VCPUs),
+					size(vm.Spec.MemoryBytes), stopWord(vm.Status.LastStop)}
+			}
+			return p.table([]string{"NAME", "STATE", "SINCE", "VCPUS", "MEMORY", "LAST STOP"}, rows)
+		}),
+	}
+}
+
+// stopWord is a reason and who vouches for it.
+func stopWord(s *api.LastStop) string {
+	switch {
+	case s == nil:
+		return ""
+	case s.Claimed:
+		return string(s.Reason) + " (claimed)"
+	}
+	return string(s.Reason)
+}
+
+func (p *program) vmShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show VM", Short: "Show one VM, by name or uuid", Args: words(1, 1), ValidArgsFunction: p.completeVM,
+		RunE: p.with(func(ctx context.Context, c *client.Client, args []string) error {
+			vm, err := c.VM(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return p.showVM(vm)
+		}),
+	}
+}
+
+func (p *program) showVM(vm *api.VM) error {
+	if p.format == formatJSON {
+		return p.json(vm)
+	}
+	run := ""
+	if vm.Status.RunID != 0 {
+		run = strconv.FormatUint(vm.Status.RunID, 10)
+	}
+	allowed := make([]string, len(vm.Status.Allowed))
+	for i, verb := range vm.Status.Allowed {
+		allowed[i] = string(verb)
+	}
+	return p.fields(
+		[2]string{"Name", vm.Name},
+		[2]string{"Id", vm.ID},
+		[2]string{"State", fmt.Sprintf("%s since %s (%s)", vm.Status.State, p.date(vm.Status.Since), p.age(vm.Status.Since))},
+		[2]string{"Run", run},
+		[2]string{"VCPUs", strconv.Itoa(vm.Spec.VCPUs)},
+		[2]string{"Memory", size(vm.Spec.MemoryBytes)},
+		[2]string{"Kernel", vm.Spec.Boot.Kernel},
+		[2]string{"Initrd", vm.Spec.Boot.Initrd},
+		[2]string{"Cmdline", vm.Spec.Boot.Cmdline},
+		[2]string{"On reset", string(vm.Spec.OnReset)},
+		[2]string{"Last stop", p.stopLine(vm.Status.LastStop)},
+		[2]string{"Allowed", strings.Join(allowed, " ")},
+		[2]string{"Generation", strconv.FormatInt(vm.Generation, 10)},
+		[2]string{"Created", p.date(vm.CreatedAt)},
+		[2]string{"Updated", p.date(vm.UpdatedAt)},
+	)
+}
+
+func (p *program) stopLine(s *api.LastStop) string {
+	if s == nil {
+		return ""
+	}
+	line := fmt.Sprintf("%s at %s", stopWord(s), p.date(s.At))
+	if s.Detail != "" {
+		line += ": " + s.Detail
+	}
+	return line
+}
+
+func (p *program) vmCreate() *cobra.Command {
+	var (
+		spec    = api.DefaultVMSpec()
+		memory  string
+		onReset string
+		start   bool
+		task    waiting
+	)
+	cmd := &cobra.Command{
+		Use: "create NAME --kernel FILE [flags]", Short: "Create a VM", Args: words(1, 1),
+		Long: "Create a VM. Files are paths in the host's boot folder. The VM is off unless\n--start is given.",
+		Example: "  vmctl vm create web --kernel vmlinuz --initrd initrd.img --memory 1G\n" +
+			"  vmctl vm create web --kernel vmlinuz --cmdline 'console=ttyS0' --start",
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: p.with(func(ctx context.Context, c *client.Client, args []string) error {
+			bytes, err := parseSize(memory)
+			if err != nil {
+				return usageError{fmt.Errorf("--memory: %w", err)}
+			}
+			spec.MemoryBytes, spec.OnReset = bytes, api.ResetPolicy(onReset)
+			vm, err := c.CreateVM(ctx, api.VMCreate{Name: args[0], Spec: spec})
+			if err != nil {
+				return err
+			}
+			if start {
+				if err := p.startNew(ctx, c, vm, task); err != nil {
+					return err
+				}
+				if vm, err = c.VM(ctx, vm.ID); err != nil {
+					return err
+				}
+			}
+			if p.format == formatJSON {
+				return p.json(vm)
+			}
+			_, err = fmt.Fprintf(p.out, "%s: created, %s (%s)\n", clean(vm.Name), clean(string(vm.Status.State)), clean(vm.ID))
+			return err
+		}),
+	}
+	flags := cmd.Flags()
+	flags.IntVar(&spec.VCPUs, "vcpus", spec.VCPUs, "number of virtual CPUs")
+	flags.StringVar(&memory, "memory", "512M", "guest memory: 512M, 2G; units are binary, M if none is given")
+	flags.StringVar(&spec.Boot.Kernel, "kernel", "", "kernel (bzImage), a path in the host's boot folder")
+	flags.StringVar(&spec.Boot.Initrd, "initrd", "", "initial RAM disk, likewise")
+	flags.StringVar(&spec.Boot.Cmdline, "cmdline", "", "kernel command line")
+	flags.StringVar(&onReset, "on-reset", string(spec.OnReset), "what a reset by the guest does: restart or stop")
+	flags.BoolVar(&start, "start", false, "power it on as well")
+	task.flags(cmd)
+	must(cmd.MarkFlagRequired("kernel"))
+	must(cmd.RegisterFlagCompletionFunc("on-reset", fixed(string(api.ResetRestart), string(api.ResetStop))))
+	return cmd
+}
+
+// startNew powers a VM on that was just created. What fails here leaves the
+// VM, and the error says so.
+func (p *program) startNew(ctx context.Context, c *client.Client, vm *api.VM, w waiting) error {
+	task, err := c.PowerOn(ctx, vm.ID)
+	if err == nil {
+		_, err = w.end(ctx, c, task)
+	}
+	if err != nil {
+		return fmt.Errorf("created, but not started: %w", err)
+	}
+	return nil
+}
