@@ -27,6 +27,9 @@ const (
 	CodeLimitExceeded        Code = "limitExceeded"        // a limit of this host or of a queue
 	CodeBootFileMissing      Code = "bootFileMissing"      // no such file in the boot folder
 	CodeBootFileInvalid      Code = "bootFileInvalid"      // not a file that boots
+	CodeDiskMissing          Code = "diskMissing"          // no such file in the folder of disks
+	CodeDiskInvalid          Code = "diskInvalid"          // not a file that can be a disk
+	CodeDiskInUse            Code = "diskInUse"            // another VM has the disk
 	CodeInitrdTooLarge       Code = "initrdTooLarge"       // does not fit into the VM's memory
 	CodeMemoryInvalid        Code = "memoryInvalid"        // memoryBytes out of its limits
 	CodeVCPUsInvalid         Code = "vcpusInvalid"         // vcpus out of its limits
@@ -51,7 +54,7 @@ func Codes() []Code {
 		CodeInvalidRequest, CodeUnknownField, CodeNameInvalid, CodeNotFound, CodeConflict, CodeExists,
 		CodeStateConflict, CodePreconditionFailed, CodePreconditionRequired, CodeUnauthenticated,
 		CodeForbidden, CodeTooLarge, CodeLimitExceeded, CodeBootFileMissing, CodeBootFileInvalid,
-		CodeInitrdTooLarge, CodeMemoryInvalid, CodeVCPUsInvalid, CodeCmdlineTooLong,
+		CodeDiskMissing, CodeDiskInvalid, CodeDiskInUse, CodeInitrdTooLarge, CodeMemoryInvalid, CodeVCPUsInvalid, CodeCmdlineTooLong,
 		CodeIdempotencyConflict, CodeIdempotencyInFlight, CodeSignatureMissing, CodeSignatureInvalid,
 		CodeSignatureStale, CodeSignatureReplayed, CodeSessionUnknown, CodeMonitorFailed,
 		CodeKernelFailed, CodeMethodNotAllowed, CodeUnavailable, CodeInternal,

@@ -12,7 +12,7 @@ import (
 type Event struct {
 	Seq  int64           `json:"seq" minimum:"1"`
 	Time time.Time       `json:"time"`
-	Kind EventKind       `json:"kind" enum:"vm.created,vm.changed,vm.deleted,vm.state,vm.stopped,vm.reset,vm.unknown,task.changed,console.opened,console.closed,session.started,session.ended,auth.refused,host.started,host.kernelLost,host.kernelBack"`
+	Kind EventKind       `json:"kind" enum:"vm.created,vm.changed,vm.deleted,vm.state,vm.stopped,vm.reset,vm.deviceBroken,vm.unknown,task.changed,console.opened,console.closed,session.started,session.ended,auth.refused,host.started,host.kernelLost,host.kernelBack"`
 	VM   *VMRef          `json:"vm,omitempty"`
 	Data json.RawMessage `json:"data" doc:"By kind; see the types named *Data"`
 }
@@ -28,6 +28,7 @@ const (
 	EventVMState        EventKind = "vm.state"        // VMStatus
 	EventVMStopped      EventKind = "vm.stopped"      // LastStop
 	EventVMReset        EventKind = "vm.reset"        // ResetData
+	EventVMDeviceBroken EventKind = "vm.deviceBroken" // BrokenData
 	EventVMUnknown      EventKind = "vm.unknown"      // UnknownData: in the kernel, not in the inventory
 	EventTaskChanged    EventKind = "task.changed"    // Task
 	EventConsoleOpened  EventKind = "console.opened"  // ConsoleData
@@ -47,6 +48,13 @@ type EmptyData struct{}
 type ResetData struct {
 	RunID uint64 `json:"runId"`
 	Count uint64 `json:"count" doc:"Resets of this run so far; more than one may be told at once"`
+}
+
+// BrokenData is the data of vm.deviceBroken: the guest's driver did what it must not,
+// and the device stands still until the guest resets it.
+type BrokenData struct {
+	Device string `json:"device" doc:"Such as disk0"`
+	Detail string `json:"detail" doc:"For people"`
 }
 
 // UnknownData is the data of vm.unknown.

@@ -15,6 +15,8 @@ const (
 	MemoryUnit   = 4096     // memoryBytes is a multiple of it
 	MaxCmdline   = 2047     // bytes
 	MaxPath      = 1024     // bytes
+	MaxDisks     = 16
+	MaxSerial    = 20 // bytes: virtio 1.2, 5.2.6
 	NamePattern  = `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`
 	IdentPattern = `^([a-z]([a-z0-9-]{0,61}[a-z0-9])?|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`
 )
@@ -35,6 +37,8 @@ type VMSpec struct {
 	VCPUs       int         `json:"vcpus" required:"false" minimum:"1" maximum:"64" default:"1" doc:"Number of virtual CPUs"`
 	MemoryBytes int64       `json:"memoryBytes" required:"false" minimum:"16777216" maximum:"1099511627776" multipleOf:"4096" default:"536870912" doc:"Guest memory"`
 	Boot        BootSpec    `json:"boot"`
+	Disks       []DiskSpec  `json:"disks,omitempty" maxItems:"16" doc:"In the order in which the guest finds them"`
+	Console     ConsoleKind `json:"console" required:"false" enum:"serial,virtio" default:"serial" doc:"The device that the VM's console is: ttyS0, or hvc0 once the guest has its driver"`
 	OnReset     ResetPolicy `json:"onReset" required:"false" enum:"restart,stop" default:"restart" doc:"What a reset by the guest does"`
 }
 
@@ -46,9 +50,26 @@ type BootSpec struct {
 	Cmdline string `json:"cmdline,omitempty" maxLength:"2047" doc:"Kernel command line"`
 }
 
+// DiskSpec is a disk: a raw image in the host's folder of disks. A path is relative
+// to the folder, or absolute and beneath it; no part of it may be a symbolic link.
+type DiskSpec struct {
+	Path     string `json:"path" minLength:"1" maxLength:"1024" doc:"File of whole sectors of 512 bytes; one VM at a time may write to it"`
+	ReadOnly bool   `json:"readOnly,omitempty" doc:"Any number of VMs may read it at a time"`
+	Serial   string `json:"serial,omitempty" maxLength:"20" pattern:"^[ -~]*$" doc:"What the guest sees as its serial number"`
+}
+
+// ConsoleKind says which device of the guest is the VM's console.
+type ConsoleKind string
+
+// Devices that can be the console.
+const (
+	ConsoleSerial ConsoleKind = "serial"
+	ConsoleVirtio ConsoleKind = "virtio"
+)
+
 // DefaultVMSpec returns the spec that a VM gets where a request is silent.
 func DefaultVMSpec() VMSpec {
-	return VMSpec{VCPUs: 1, MemoryBytes: 512 << 20, OnReset: ResetRestart}
+	return VMSpec{VCPUs: 1, MemoryBytes: 512 << 20, Console: ConsoleSerial, OnReset: ResetRestart}
 }
 
 // ResetPolicy says what happens when the guest resets itself.

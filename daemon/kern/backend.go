@@ -8,6 +8,7 @@ import (
 	"github.com/mdlayher/netlink"
 
 	"vmctl/abi"
+	"vmctl/daemon/vm"
 )
 
 // Backend is a backend of a run.
@@ -27,6 +28,21 @@ type Backend struct {
 func (k *Kernel) Backends(ctx context.Context, run uint64) ([]Backend, error) {
 	_, rows, err := list(ctx, k, query{op: "device-get", cmd: abi.CmdDeviceGet, head: headOfBackends}.ofRun(abi.ADevVMID, run), parseBackend)
 	return rows, err
+}
+
+// Claims returns the disks that runs have, also runs that are gone.
+func (k *Kernel) Claims(ctx context.Context) ([]vm.Claim, error) {
+	all, err := k.Backends(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	var claims []vm.Claim
+	for _, b := range all {
+		if b.Kind == abi.BackendDisk {
+			claims = append(claims, vm.Claim{Run: b.Run, Dev: b.Dev, Inode: b.Inode, Draining: b.State == abi.BackendStateDraining})
+		}
+	}
+	return claims, nil
 }
 
 func parseBackend(d *netlink.AttributeDecoder) (Backend, error) {

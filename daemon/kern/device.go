@@ -143,6 +143,18 @@ func (h *handle) Stop() error {
 	return &Error{Op: "vm-stop", VM: h.id, Err: err}
 }
 
+// AttachDisk gives the VM a disk. errors.Is: vm.ErrDiskClaimed.
+func (h *handle) AttachDisk(file *os.File) (uint32, error) {
+	n, err := h.vm.AttachDisk(abi.Part{FD: int(file.Fd()), Role: abi.RoleData})
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return 0, vm.ErrDiskClaimed
+	case err != nil:
+		return 0, &Error{Op: "vm-attach-disk", VM: h.id, Err: err}
+	}
+	return n, nil
+}
+
 // Destroy takes the VM out of the inventory; one that is out is no error.
 func (h *handle) Destroy() error {
 	err := h.vm.Destroy()

@@ -81,6 +81,8 @@ func report(msg ctl.Message) (vm.Report, bool) {
 	switch e := msg.(type) {
 	case *ctl.GuestReset:
 		return vm.Report{Resets: uint64(e.Count)}, e.Count > 0
+	case *ctl.DeviceBroken:
+		return vm.Report{Broken: &api.BrokenData{Device: plain(e.Device), Detail: plain(e.Text)}}, true
 	case *ctl.VMStopped:
 		return vm.Report{Stopped: plain(e.Text)}, true
 	case *ctl.ConsoleOpened:
@@ -101,17 +103,22 @@ func mode(m ctl.Mode) api.ConsoleMode {
 }
 
 // Configure hands over the run descriptor and the boot files.
-func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, run *os.File, boot *vm.BootFiles) error {
-	policy := spec.Restart
+func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, disks []uint32, run *os.File, files *vm.Files) error {
+	machine := spec.Spec{VCPUs: uint32(s.VCPUs), MemoryBytes: uint64(s.MemoryBytes), Cmdline: s.Boot.Cmdline, OnReset: spec.Restart}
 	if s.OnReset == api.ResetStop {
-		policy = spec.Stop
+		machine.OnReset = spec.Stop
+	}
+	if s.Console == api.ConsoleVirtio {
+		machine.Console = spec.Virtio
+	}
+	for i, d := range s.Disks {
+		machine.Disks = append(machine.Disks, spec.Disk{Backend: disks[i], ReadOnly: d.ReadOnly, ID: d.Serial})
 	}
 	initrd := -1
-	if boot.Initrd != nil {
-		initrd = int(boot.Initrd.Fd())
+	if files.Initrd != nil {
+		initrd = int(files.Initrd.Fd())
 	}
-	return m.told(m.client.Configure(ctx, spec.Spec{VCPUs: uint32(s.VCPUs), MemoryBytes: uint64(s.MemoryBytes),
-		Cmdline: s.Boot.Cmdline, OnReset: policy}, int(run.Fd()), int(boot.Kernel.Fd()), initrd))
+	return m.told(m.client.Configure(ctx, machine, int(run.Fd()), int(files.Kernel.Fd()), initrd))
 }
 
 // Start lets the guest run.
@@ -171,6 +178,8 @@ func code(c ctl.Code) api.Code {
 		return api.CodeMemoryInvalid
 	case ctl.CmdlineTooLong:
 		return api.CodeCmdlineTooLong
+	case ctl.DiskInvalid:
+		return api.CodeDiskInvalid
 	case ctl.KernelFailed:
 		return api.CodeKernelFailed
 	case ctl.LimitExceeded:

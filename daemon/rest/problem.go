@@ -32,7 +32,7 @@ func status(c api.Code) int {
 		return http.StatusNotFound
 	case api.CodeMethodNotAllowed:
 		return http.StatusMethodNotAllowed
-	case api.CodeConflict, api.CodeExists, api.CodeStateConflict, api.CodeIdempotencyInFlight:
+	case api.CodeConflict, api.CodeExists, api.CodeStateConflict, api.CodeDiskInUse, api.CodeIdempotencyInFlight:
 		return http.StatusConflict
 	case api.CodePreconditionFailed:
 		return http.StatusPreconditionFailed
@@ -163,6 +163,9 @@ func codeOfLocation(items []*huma.ErrorDetail) api.Code {
 			return api.CodeCmdlineTooLong
 		case "body.spec.boot.kernel", "body.spec.boot.initrd":
 			return api.CodeBootFileInvalid
+		}
+		if strings.HasPrefix(item.Location, "body.spec.disks") {
+			return api.CodeDiskInvalid
 		}
 	}
 	return api.CodeInvalidRequest

@@ -111,6 +111,7 @@ func (s *Store) Records(ctx context.Context) ([]vm.Record, error) {
 		if err := rows.Scan(&text, &r.UID, &r.Monitor.PID, &start); err != nil {
 			return nil, fmt.Errorf("store: vms: %w", err)
 		}
+		r.VM.Spec = api.DefaultVMSpec() // what an older daemon did not know of
 		if err := json.Unmarshal([]byte(text), &r.VM); err != nil {
 			return nil, fmt.Errorf("store: vm: %w", err)
 		}

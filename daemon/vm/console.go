@@ -138,6 +138,8 @@ func (m *machine) report(r Report, ok bool) {
 		m.consoleEvent(api.EventConsoleClosed, r.ConsoleClosed)
 	case r.Resets > 0:
 		m.guestReset(r.Resets)
+	case r.Broken != nil:
+		m.commit("device broken", func(tx Tx) error { return tx.Event(api.EventVMDeviceBroken, m.ref(), r.Broken) })
 	}
 	// That it stopped is the kernel's to say.
 }

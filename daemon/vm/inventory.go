@@ -27,7 +27,8 @@ type Config struct {
 	Launcher Launcher
 	Store    Store
 	Board    *task.Board
-	Boot     *BootDir
+	Boot     *Folder // kernels and initrds
+	Disks    *Folder
 	FirstUID uint32 // range of user ids for monitors
 	LastUID  uint32
 	Version  string // for the event host.started
@@ -41,7 +42,8 @@ type Inventory struct {
 	launcher Launcher
 	store    Store
 	board    *task.Board
-	boot     *BootDir
+	boot     *Folder
+	disks    *Folder
 	config   Config
 	log      *slog.Logger
 	now      func() time.Time
@@ -49,6 +51,7 @@ type Inventory struct {
 
 	mu       sync.RWMutex
 	machines map[string]*machine // [mu] by uuid
+	claims   chan struct{}       // [mu] closed when a disk may have been given back
 	wg       sync.WaitGroup      // loops
 	unknown  map[uint64]bool     // runs that were told of; owned by Follow after Start
 	lost     bool                // likewise
@@ -56,8 +59,9 @@ type Inventory struct {
 
 // New returns an Inventory that does nothing before Start.
 func New(c Config) *Inventory {
-	return &Inventory{kernel: c.Kernel, launcher: c.Launcher, store: c.Store, board: c.Board, boot: c.Boot,
-		config: c, log: c.Log, now: c.Now, machines: make(map[string]*machine), unknown: make(map[uint64]bool)}
+	return &Inventory{kernel: c.Kernel, launcher: c.Launcher, store: c.Store, board: c.Board, boot: c.Boot, disks: c.Disks,
+		config: c, log: c.Log, now: c.Now, machines: make(map[string]*machine), unknown: make(map[uint64]bool),
+		claims: make(chan struct{})}
 }
 
 // Start restores every VM from the record and the kernel, and returns when all
@@ -225,13 +229,31 @@ func (inv *Inventory) Follow(updates <-chan Update) {
 		case u.Lost != nil:
 			inv.kernelLost(u.Lost)
 		case u.Dump != nil:
+			inv.claimsChanged()
 			inv.kernelDump(u)
 		default:
+			if u.Kind == NoticeDetached {
+				inv.claimsChanged()
+			}
 			if m := inv.machine(u.Run.UUID); m != nil {
 				m.post(func() { m.notice(u) })
 			}
 		}
 	}
+}
+
+// claimsChange is closed when a disk may have been given back from now on.
+func (inv *Inventory) claimsChange() <-chan struct{} {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return inv.claims
+}
+
+func (inv *Inventory) claimsChanged() {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	close(inv.claims)
+	inv.claims = make(chan struct{})
 }
 
 func (inv *Inventory) kernelLost(cause error) {
@@ -304,7 +326,7 @@ func (inv *Inventory) Find(ident string) (api.VM, error) {
 	return vm, nil
 }
 
-// Create adds a VM, which is off. The boot files must be there now, so that a
+// Create adds a VM, which is off. Its files must be there now, so that a
 // mistake in a path is told where it is made.
 func (inv *Inventory) Create(ctx context.Context, req api.VMCreate) (api.VM, error) {
 	if !api.ValidName(req.Name) {
@@ -313,7 +335,7 @@ func (inv *Inventory) Create(ctx context.Context, req api.VMCreate) (api.VM, err
 	if err := checkSpec(req.Spec); err != nil {
 		return api.VM{}, err
 	}
-	if err := inv.boot.Check(req.Spec); err != nil {
+	if err := inv.checkFiles(req.Spec); err != nil {
 		return api.VM{}, err
 	}
 	now := inv.now()

@@ -91,6 +91,15 @@ type Kernel interface {
 	// Ended returns the runs that stopped, as far as the kernel remembers: also
 	// those that List has no more, because nobody held them.
 	Ended(ctx context.Context) ([]Run, error)
+	// Claims returns the disks that runs have, also runs that are gone.
+	Claims(ctx context.Context) ([]Claim, error)
+}
+
+// Claim is a disk that a run has.
+type Claim struct {
+	Run        uint64
+	Dev, Inode uint64 // as stat tells them, of a regular file
+	Draining   bool   // it is given back as soon as I/O under way has ended
 }
 
 var (
@@ -100,6 +109,8 @@ var (
 	ErrNoRun = errors.New("kernel has no such VM")
 	// ErrStopped says that a kernel VM is stopped already.
 	ErrStopped = errors.New("kernel VM is stopped")
+	// ErrDiskClaimed says that a disk has a writer, or is to have one and has readers.
+	ErrDiskClaimed = errors.New("disk is claimed")
 	// ErrMonitorGone says that no monitor answers.
 	ErrMonitorGone = errors.New("monitor is gone")
 )
@@ -113,6 +124,10 @@ type Handle interface {
 	// Stop ends it; it waits until no guest instruction runs. The error is
 	// ErrStopped when it was stopped before.
 	Stop() error
+	// AttachDisk gives it a disk, for writing if the file is open for that, and
+	// returns the disk's number there. The caller closes the file. The error is
+	// ErrDiskClaimed when another has the disk.
+	AttachDisk(file *os.File) (uint32, error)
 	// Destroy takes it out of the kernel's inventory; it stops it if need be.
 	Destroy() error
 	Close() error
@@ -148,21 +163,6 @@ type Launcher interface {
 	ConsoleSocket(uuid string) string
 }
 
-// BootFiles are the open files that a run begins with.
-type BootFiles struct {
-	Kernel *os.File
-	Initrd *os.File // may be nil
-}
-
-// Close closes them.
-func (b *BootFiles) Close() {
-	for _, f := range []*os.File{b.Kernel, b.Initrd} {
-		if f != nil {
-			f.Close() // read only: nothing is lost
-		}
-	}
-}
-
 // ConsoleGrant admits one viewer once.
 type ConsoleGrant struct {
 	Hash    [32]byte // SHA-256 of the token
@@ -178,8 +178,8 @@ type ConsoleGrant struct {
 type Monitor interface {
 	Process() Process
 	// Configure hands over the run descriptor and the boot files; the caller
-	// still closes its own.
-	Configure(ctx context.Context, spec api.VMSpec, run *os.File, boot *BootFiles) error
+	// still closes its own. disks are the numbers of the spec's disks in the run.
+	Configure(ctx context.Context, spec api.VMSpec, disks []uint32, run *os.File, files *Files) error
 	Start(ctx context.Context) error
 	Reset(ctx context.Context) error
 	Shutdown(ctx context.Context) error
@@ -205,6 +205,7 @@ type Report struct {
 	ConsoleClosed *api.ConsoleData
 	Resets        uint64 // resets by the guest so far; 0 in other reports
 	Stopped       string // text of an end; "" in other reports
+	Broken        *api.BrokenData
 }
 
 // Record is a VM as the store keeps it.

@@ -4,6 +4,7 @@ package vm
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"vmctl/daemon/api"
@@ -30,6 +31,21 @@ func checkSpec(s api.VMSpec) error {
 		return bad(api.CodeBootFileInvalid, "boot.kernel", "is empty")
 	case s.OnReset != api.ResetRestart && s.OnReset != api.ResetStop:
 		return bad(api.CodeInvalidRequest, "onReset", "neither restart nor stop")
+	case s.Console != api.ConsoleSerial && s.Console != api.ConsoleVirtio:
+		return bad(api.CodeInvalidRequest, "console", "neither serial nor virtio")
+	case len(s.Disks) > api.MaxDisks:
+		return bad(api.CodeDiskInvalid, "disks", "more than %d", api.MaxDisks)
+	}
+	for i, d := range s.Disks {
+		field := fmt.Sprintf("disks[%d]", i)
+		switch {
+		case d.Path == "":
+			return bad(api.CodeDiskInvalid, field+".path", "is empty")
+		case slices.ContainsFunc(s.Disks[:i], func(o api.DiskSpec) bool { return o.Path == d.Path }):
+			return bad(api.CodeDiskInvalid, field+".path", "%q is a disk of this VM already", d.Path)
+		case len(d.Serial) > api.MaxSerial || strings.ContainsFunc(d.Serial, func(c rune) bool { return c < ' ' || c > '~' }):
+			return bad(api.CodeDiskInvalid, field+".serial", "not at most %d printable characters of ASCII", api.MaxSerial)
+		}
 	}
 	return nil
 }

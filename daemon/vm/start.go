@@ -18,16 +18,16 @@ const (
 	resetTimeout     = 10 * time.Second
 )
 
-// beginStart is powerOn: boot files, kernel VM, monitor, descriptor, start, and
-// the kernel's word that the guest runs. Each step hands on to the next; when
+// beginStart is powerOn: files, kernel VM, monitor, descriptor, start, and the
+// kernel's word that the guest runs. Each step hands on to the next; when
 // one fails, or the start is aborted, abandon undoes all.
 func (m *machine) beginStart() {
 	m.setState(api.StateStarting)
 	m.running, m.paused, m.resets, m.noted = false, false, 0, 0
 	m.progress(0, true)
 	m.step(func(context.Context) func() {
-		boot, handle, id, err := m.inv.createRun(m.rec)
-		return func() { m.created(boot, handle, id, err) }
+		files, handle, id, err := m.inv.createRun(m.rec)
+		return func() { m.created(files, handle, id, err) }
 	})
 }
 
@@ -47,8 +47,8 @@ func (m *machine) step(fn func(ctx context.Context) func()) {
 
 // createRun opens the files and makes the kernel VM. One that has the uuid
 // already is left from a run whose end was not recorded: it is destroyed.
-func (inv *Inventory) createRun(rec Record) (*BootFiles, Handle, uint64, error) {
-	boot, err := inv.boot.Open(rec.VM.Spec)
+func (inv *Inventory) createRun(rec Record) (*Files, Handle, uint64, error) {
+	files, err := inv.openFiles(rec.VM.Spec)
 	if err != nil {
 		return nil, nil, 0, err
 	}
@@ -59,10 +59,10 @@ func (inv *Inventory) createRun(rec Record) (*BootFiles, Handle, uint64, error) 
 		}
 	}
 	if err != nil {
-		boot.Close()
+		files.Close()
 		return nil, nil, 0, coded(api.CodeKernelFailed, "vm-create", err)
 	}
-	return boot, h, id, nil
+	return files, h, id, nil
 }
 
 func (inv *Inventory) destroyStale(uuid string) error {
@@ -83,7 +83,7 @@ func (inv *Inventory) destroyStale(uuid string) error {
 	return nil
 }
 
-func (m *machine) created(boot *BootFiles, h Handle, id uint64, err error) {
+func (m *machine) created(files *Files, h Handle, id uint64, err error) {
 	if err != nil {
 		m.abandon(err)
 		return
@@ -91,7 +91,7 @@ func (m *machine) created(boot *BootFiles, h Handle, id uint64, err error) {
 	m.handle = h
 	m.rec.VM.Status.RunID = id
 	if m.aborted() {
-		boot.Close()
+		files.Close()
 		m.abandon(nil)
 		return
 	}
@@ -100,35 +100,39 @@ func (m *machine) created(boot *BootFiles, h Handle, id uint64, err error) {
 	m.withMonitor(func(err error) {
 		m.active.busy = false
 		if err != nil || m.aborted() {
-			boot.Close()
+			files.Close()
 			m.abandon(err)
 			return
 		}
-		m.configure(boot)
+		m.configure(files)
 	})
 }
 
-func (m *machine) configure(boot *BootFiles) {
+func (m *machine) configure(files *Files) {
 	m.active.handed = true
 	m.progress(40, false)
 	mon, h, spec := m.mon, m.handle, m.rec.VM.Spec
 	m.step(func(ctx context.Context) func() {
-		err := configureRun(ctx, mon, h, spec, boot)
+		err := m.inv.configureRun(ctx, mon, h, spec, files)
 		return func() { m.configured(err) }
 	})
 }
 
-// configureRun hands the run descriptor over and keeps no copy of it: closing
+// configureRun hands disks and the run descriptor over and keeps no copy of it: closing
 // the last one is how the kernel learns that the monitor is gone.
-func configureRun(ctx context.Context, mon Monitor, h Handle, spec api.VMSpec, boot *BootFiles) error {
-	defer boot.Close()
+func (inv *Inventory) configureRun(ctx context.Context, mon Monitor, h Handle, spec api.VMSpec, files *Files) error {
+	defer files.Close()
+	disks, err := inv.attachDisks(ctx, h, spec, files)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
 	defer cancel()
 	run, err := h.RunFile()
 	if err != nil {
 		return coded(api.CodeKernelFailed, "vm-delegate", err)
 	}
-	err = mon.Configure(ctx, spec, run, boot)
+	err = mon.Configure(ctx, spec, disks, run, files)
 	run.Close()
 	if err != nil {
 		return coded(api.CodeMonitorFailed, "configure", err)

@@ -16,7 +16,7 @@ import (
 // TestBadInput: each is a clear error with a stable code, and nothing is made.
 func TestBadInput(t *testing.T) {
 	r := newRig(t)
-	boot := filepath.Join(r.dir, "state", "boot")
+	boot, disks := filepath.Join(r.dir, "state", "boot"), filepath.Join(r.dir, "state", "disks")
 	for _, err := range []error{
 		os.Symlink("runs", filepath.Join(boot, "link")),
 		os.Symlink("/etc", filepath.Join(boot, "linkdir")),
@@ -25,6 +25,12 @@ func TestBadInput(t *testing.T) {
 		syscall.Mkfifo(filepath.Join(boot, "fifo"), 0o644),
 		os.Truncate(filepath.Join(boot, "slow"), 0),
 		sparse(filepath.Join(boot, "huge"), 1<<30),
+		sparse(filepath.Join(disks, "good"), 1<<20),
+		sparse(filepath.Join(disks, "odd"), 1<<20+1),
+		os.WriteFile(filepath.Join(disks, "empty"), nil, 0o644),
+		os.Symlink("good", filepath.Join(disks, "link")),
+		os.Mkdir(filepath.Join(disks, "dir"), 0o755),
+		syscall.Mkfifo(filepath.Join(disks, "fifo"), 0o644),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -33,6 +39,7 @@ func TestBadInput(t *testing.T) {
 	r.create("taken", "runs")
 	spec := func(s string) string { return `{"name":"bad","spec":{` + s + `}}` }
 	kernel := func(path string) string { return spec(fmt.Sprintf(`"boot":{"kernel":%q}`, path)) }
+	disk := func(disks string) string { return spec(`"boot":{"kernel":"runs"},"disks":[` + disks + `]`) }
 	for _, c := range []struct {
 		what, method, path, body string
 		status                   int
@@ -83,6 +90,24 @@ func TestBadInput(t *testing.T) {
 		{"kernel larger than memory", "POST", "/v1/vms", kernel("huge"), 422, api.CodeBootFileInvalid},
 		{"initrd missing", "POST", "/v1/vms", spec(`"boot":{"kernel":"runs","initrd":"nothing"}`), 422, api.CodeBootFileMissing},
 		{"initrd larger than memory", "POST", "/v1/vms", spec(`"boot":{"kernel":"runs","initrd":"huge"}`), 422, api.CodeInitrdTooLarge},
+
+		{"disk missing", "POST", "/v1/vms", disk(`{"path":"nothing"}`), 422, api.CodeDiskMissing},
+		{"disk without a path", "POST", "/v1/vms", disk(`{}`), 422, api.CodeDiskInvalid},
+		{"disk with an empty path", "POST", "/v1/vms", disk(`{"path":""}`), 422, api.CodeDiskInvalid},
+		{"disk outside", "POST", "/v1/vms", disk(`{"path":"../vmctl.db"}`), 422, api.CodeDiskInvalid},
+		{"disk outside, absolute", "POST", "/v1/vms", disk(`{"path":"/etc/passwd","readOnly":true}`), 422, api.CodeDiskInvalid},
+		{"disk behind a link", "POST", "/v1/vms", disk(`{"path":"link"}`), 422, api.CodeDiskInvalid},
+		{"disk is a folder", "POST", "/v1/vms", disk(`{"path":"dir"}`), 422, api.CodeDiskInvalid},
+		{"disk is a folder to read", "POST", "/v1/vms", disk(`{"path":"dir","readOnly":true}`), 422, api.CodeDiskInvalid},
+		{"disk is a pipe", "POST", "/v1/vms", disk(`{"path":"fifo"}`), 422, api.CodeDiskInvalid},
+		{"disk is empty", "POST", "/v1/vms", disk(`{"path":"empty"}`), 422, api.CodeDiskInvalid},
+		{"disk of no whole sectors", "POST", "/v1/vms", disk(`{"path":"odd"}`), 422, api.CodeDiskInvalid},
+		{"disk twice", "POST", "/v1/vms", disk(`{"path":"good"},{"path":"good"}`), 422, api.CodeDiskInvalid},
+		{"disk with a serial number too long", "POST", "/v1/vms", disk(`{"path":"good","serial":"` + strings.Repeat("x", 21) + `"}`), 422, api.CodeDiskInvalid},
+		{"disk with an odd serial number", "POST", "/v1/vms", disk(`{"path":"good","serial":"\u00e9"}`), 422, api.CodeDiskInvalid},
+		{"disk with an unknown field", "POST", "/v1/vms", disk(`{"path":"good","cache":"none"}`), 422, api.CodeUnknownField},
+		{"too many disks", "POST", "/v1/vms", disk(strings.Repeat(`{"path":"good"},`, 16) + `{"path":"good"}`), 422, api.CodeDiskInvalid},
+		{"unknown console", "POST", "/v1/vms", spec(`"console":"vga","boot":{"kernel":"runs"}`), 422, api.CodeInvalidRequest},
 
 		{"no such path", "GET", "/v2", "", 404, api.CodeNotFound},
 		{"path with a slash at its end", "GET", "/v1/vms/", "", 404, api.CodeNotFound},

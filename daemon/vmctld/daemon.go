@@ -52,11 +52,16 @@ func serve(ctx context.Context, o *options, kernel module) (err error) {
 		return err
 	}
 	defer unlock()
-	boot, err := vm.OpenBootDir(o.bootDir)
+	boot, err := vm.OpenFolder(o.bootDir)
 	if err != nil {
 		return err
 	}
 	defer boot.Close()
+	disks, err := vm.OpenFolder(o.diskDir)
+	if err != nil {
+		return err
+	}
+	defer disks.Close()
 	st, err := store.Open(ctx, filepath.Join(o.stateDir, "vmctl.db"), time.Now)
 	if err != nil {
 		return err
@@ -77,7 +82,7 @@ func serve(ctx context.Context, o *options, kernel module) (err error) {
 		return err
 	}
 	board := task.NewBoard(st)
-	inv := vm.New(vm.Config{Kernel: kernel, Launcher: launcher, Store: st, Board: board, Boot: boot,
+	inv := vm.New(vm.Config{Kernel: kernel, Launcher: launcher, Store: st, Board: board, Boot: boot, Disks: disks,
 		FirstUID: o.firstUID, LastUID: o.lastUID, Version: version, Log: log, Now: now})
 	sessions, err := auth.OpenSessions(ctx, st, inv.EndSession, time.Now, log)
 	if err != nil {
@@ -144,8 +149,10 @@ func prepare(o *options) (unlock func(), err error) {
 			return nil, err
 		}
 	}
-	if err := os.Mkdir(filepath.Join(o.stateDir, "boot"), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
+	for dir, mode := range map[string]fs.FileMode{"boot": 0o755, "disks": 0o700} {
+		if err := os.Mkdir(filepath.Join(o.stateDir, dir), mode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
 	}
 	f, err := os.OpenFile(filepath.Join(o.stateDir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

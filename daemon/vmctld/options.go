@@ -19,15 +19,16 @@ import (
 
 // options is the command line.
 type options struct {
-	runDir, stateDir, bootDir string
-	vmx, device, frontKey     string
-	vmhttpUser                string
-	group, adminGroup         string
-	cgroup                    string
-	firstUID, lastUID         uint32
-	grants                    []auth.Grant
-	debug                     bool
-	unconfined                bool // tests alone: there is no flag for it
+	runDir, stateDir      string
+	bootDir, diskDir      string
+	vmx, device, frontKey string
+	vmhttpUser            string
+	group, adminGroup     string
+	cgroup                string
+	firstUID, lastUID     uint32
+	grants                []auth.Grant
+	debug                 bool
+	unconfined            bool // tests alone: there is no flag for it
 }
 
 func parseFlags(args []string) (*options, error) {
@@ -36,6 +37,7 @@ func parseFlags(args []string) (*options, error) {
 	f.StringVar(&o.runDir, "run-dir", "/run/vmctl", "folder of the sockets")
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/vmctl", "folder of the database and of what VMs keep")
 	f.StringVar(&o.bootDir, "boot-dir", "", "folder beneath which kernels and initrds are (default STATE-DIR/boot)")
+	f.StringVar(&o.diskDir, "disk-dir", "", "folder beneath which disks are (default STATE-DIR/disks)")
 	f.StringVar(&o.vmx, "vmx", "/usr/libexec/vmctl/vmx", "monitor program")
 	f.StringVar(&o.device, "device", abi.DevicePath, "device of the kernel module")
 	f.StringVar(&o.frontKey, "front-key", "", "key file shared with vmhttp (default $CREDENTIALS_DIRECTORY/front-key)")
@@ -54,6 +56,9 @@ func parseFlags(args []string) (*options, error) {
 	}
 	if o.bootDir == "" {
 		o.bootDir = filepath.Join(o.stateDir, "boot")
+	}
+	if o.diskDir == "" {
+		o.diskDir = filepath.Join(o.stateDir, "disks")
 	}
 	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); o.frontKey == "" && dir != "" {
 		o.frontKey = filepath.Join(dir, "front-key")

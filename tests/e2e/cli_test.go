@@ -121,6 +121,35 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+// TestDisk: what a guest writes to its disk is there at its next power-on, and is
+// nobody else's meanwhile.
+func TestDisk(t *testing.T) {
+	c := login(t)
+	create := func(name string) {
+		c.ok("vm", "create", name, "--kernel", "vmlinuz", "--initrd", "virtio.img", "--cmdline", "console=hvc0 quiet", "--memory", "256M",
+			"--disk", "scratch.img,serial=e2e", "--console", "virtio")
+	}
+	say := func(typed, answer string) {
+		t.Helper()
+		if out, status := c.run(typed, "console", "disk", "--wait-for", answer, "--timeout", "120s"); status != 0 {
+			t.Fatalf("%q: status %d\n%s", typed, status, out)
+		}
+	}
+	create("disk")
+	create("late")
+	c.ok("vm", "on", "disk")
+	c.refused(1, "diskInUse", "vm", "on", "late")
+	say("", "guest# ")
+	say("cat /sys/block/vda/serial; echo; echo of the $((6*7)) | dd of=/dev/vda conv=sync,fsync 2>/dev/null; echo is $((40+2))\n", `(?m)^e2e\r?\nis 42\r?$`)
+	c.ok("vm", "off", "disk")
+	c.ok("vm", "on", "disk")
+	say("", `(?s)(init reached.*guest# .*){2}`) // the console shows the first time, too
+	say("head -n 1 /dev/vda\n", `(?m)^of the 42\r?$`)
+	c.ok("vm", "off", "disk")
+	c.ok("vm", "delete", "disk")
+	c.ok("vm", "delete", "late")
+}
+
 // TestBadSpecs are inputs that must be refused before anything is made.
 func TestBadSpecs(t *testing.T) {
 	c := login(t)
@@ -133,6 +162,8 @@ func TestBadSpecs(t *testing.T) {
 		{"bootFileMissing", []string{"bad", "--kernel", "nothing-there"}},
 		{"bootFileInvalid", []string{"bad", "--kernel", "../../../etc/passwd"}},
 		{"bootFileInvalid", []string{"bad", "--kernel", "initrd.img"}}, // no kernel
+		{"diskMissing", []string{"bad", "--kernel", "vmlinuz", "--disk", "nothing-there"}},
+		{"diskInvalid", []string{"bad", "--kernel", "vmlinuz", "--disk", "../vmctl.db"}},
 		{"memoryInvalid", []string{"bad", "--kernel", "vmlinuz", "--memory", "1M"}},
 		{"vcpusInvalid", []string{"bad", "--kernel", "vmlinuz", "--vcpus", "100000"}},
 		{"cmdlineTooLong", []string{"bad", "--kernel", "vmlinuz", "--cmdline", strings.Repeat("x", 3000)}},

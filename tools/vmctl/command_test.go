@@ -91,10 +91,11 @@ func valid(t *testing.T, out string) {
 func TestCreateSendsTheSpec(t *testing.T) {
 	s := newStub(t)
 	u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
-	if _, errOut, status := u.run("vm", "create", "new", "--kernel", "k", "--memory", "256", "--vcpus", "3"); status != 0 {
+	if _, errOut, status := u.run("vm", "create", "new", "--kernel", "k", "--memory", "256", "--vcpus", "3",
+		"--disk", "d.img,serial=a b", "--disk", "e.img,ro", "--console", "virtio"); status != 0 {
 		t.Fatal(errOut)
 	}
-	want := `POST /v1/vms {"name":"new","spec":{"vcpus":3,"memoryBytes":268435456,"boot":{"kernel":"k"},"onReset":"restart"}}`
+	want := `POST /v1/vms {"name":"new","spec":{"vcpus":3,"memoryBytes":268435456,"boot":{"kernel":"k"},"disks":[{"path":"d.img","serial":"a b"},{"path":"e.img","readOnly":true}],"console":"virtio","onReset":"restart"}}`
 	if s.saw() != want {
 		t.Errorf("the server saw %s, want %s", s.saw(), want)
 	}
@@ -116,6 +117,8 @@ func TestErrorsAndStatuses(t *testing.T) {
 		{"vm show a b", 2, "usage: vmctl vm show VM"},
 		{"vm create new", 2, `required flag(s) "kernel" not set`},
 		{"vm create new --kernel k --memory lots", 2, `--memory: "lots" is no size`},
+		{"vm create new --kernel k --disk ,ro", 2, "--disk ,ro: no file"},
+		{"vm create new --kernel k --disk a,rw", 2, `"rw" is neither ro nor serial=TEXT`},
 		{"vm create new --kernel k --vcpus x", 2, "vm create: invalid argument"},
 		{"vm start web", 2, `vm: no command "start"; see vmctl vm --help`},
 		{"start", 2, `no command "start"`},

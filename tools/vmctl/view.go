@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"vmctl/monitor/console/proto"
 )
 
@@ -142,7 +144,8 @@ func (v *view) end(cause error) error {
 		return nil
 	case errors.As(cause, &closed):
 		return fmt.Errorf("the console closed: %s", reason(closed))
-	case errors.Is(cause, io.EOF), errors.Is(cause, io.ErrUnexpectedEOF):
+	case errors.Is(cause, io.EOF), errors.Is(cause, io.ErrUnexpectedEOF),
+		errors.Is(cause, unix.ECONNRESET): // it ended with input that it had not read
 		return errors.New("the connection to the console was lost")
 	}
 	return cause

@@ -80,6 +80,10 @@ func (p *program) showVM(vm *api.VM) error {
 	for i, verb := range vm.Status.Allowed {
 		allowed[i] = string(verb)
 	}
+	disks := make([]string, len(vm.Spec.Disks))
+	for i, d := range vm.Spec.Disks {
+		disks[i] = diskLine(d)
+	}
 	return p.fields(
 		[2]string{"Name", vm.Name},
 		[2]string{"Id", vm.ID},
@@ -90,6 +94,8 @@ func (p *program) showVM(vm *api.VM) error {
 		[2]string{"Kernel", vm.Spec.Boot.Kernel},
 		[2]string{"Initrd", vm.Spec.Boot.Initrd},
 		[2]string{"Cmdline", vm.Spec.Boot.Cmdline},
+		[2]string{"Disks", strings.Join(disks, ", ")},
+		[2]string{"Console", string(vm.Spec.Console)},
 		[2]string{"On reset", string(vm.Spec.OnReset)},
 		[2]string{"Last stop", p.stopLine(vm.Status.LastStop)},
 		[2]string{"Allowed", strings.Join(allowed, " ")},
@@ -110,26 +116,69 @@ func (p *program) stopLine(s *api.LastStop) string {
 	return line
 }
 
+// diskLine says of a disk what --disk takes.
+func diskLine(d api.DiskSpec) string {
+	line := d.Path
+	if d.ReadOnly {
+		line += ",ro"
+	}
+	if d.Serial != "" {
+		line += ",serial=" + d.Serial
+	}
+	return line
+}
+
+// parseDisk reads FILE[,ro][,serial=TEXT]: a file's name has no comma.
+func parseDisk(text string) (api.DiskSpec, error) {
+	words := strings.Split(text, ",")
+	d := api.DiskSpec{Path: words[0]}
+	if d.Path == "" {
+		return d, fmt.Errorf("--disk %s: no file", text)
+	}
+	for _, w := range words[1:] {
+		serial, ok := strings.CutPrefix(w, "serial=")
+		switch {
+		case w == "ro":
+			d.ReadOnly = true
+		case ok:
+			d.Serial = serial
+		default:
+			return d, fmt.Errorf("--disk %s: %q is neither ro nor serial=TEXT", text, w)
+		}
+	}
+	return d, nil
+}
+
 func (p *program) vmCreate() *cobra.Command {
 	var (
 		spec    = api.DefaultVMSpec()
 		memory  string
 		onReset string
+		console string
+		disks   []string
 		start   bool
 		task    waiting
 	)
 	cmd := &cobra.Command{
 		Use: "create NAME --kernel FILE [flags]", Short: "Create a VM", Args: words(1, 1),
-		Long: "Create a VM. Files are paths in the host's boot folder. The VM is off unless\n--start is given.",
+		Long: "Create a VM. Files are paths in the host's boot folder, those of disks in\nits folder of disks. The VM is off unless --start is given.",
 		Example: "  vmctl vm create web --kernel vmlinuz --initrd initrd.img --memory 1G\n" +
-			"  vmctl vm create web --kernel vmlinuz --cmdline 'console=ttyS0' --start",
+			"  vmctl vm create web --kernel vmlinuz --cmdline 'console=ttyS0' --start\n" +
+			"  vmctl vm create web --kernel vmlinuz --disk web.img --disk tools.img,ro",
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: p.with(func(ctx context.Context, c *client.Client, args []string) error {
 			bytes, err := parseSize(memory)
 			if err != nil {
 				return usageError{fmt.Errorf("--memory: %w", err)}
 			}
-			spec.MemoryBytes, spec.OnReset = bytes, api.ResetPolicy(onReset)
+			for _, text := range disks {
+				d, err := parseDisk(text)
+				if err != nil {
+					return usageError{err}
+				}
+				spec.Disks = append(spec.Disks, d)
+			}
+			spec.MemoryBytes, spec.OnReset, spec.Console = bytes, api.ResetPolicy(onReset), api.ConsoleKind(console)
 			vm, err := c.CreateVM(ctx, api.VMCreate{Name: args[0], Spec: spec})
 			if err != nil {
 				return err
@@ -155,10 +204,13 @@ func (p *program) vmCreate() *cobra.Command {
 	flags.StringVar(&spec.Boot.Kernel, "kernel", "", "kernel (bzImage), a path in the host's boot folder")
 	flags.StringVar(&spec.Boot.Initrd, "initrd", "", "initial RAM disk, likewise")
 	flags.StringVar(&spec.Boot.Cmdline, "cmdline", "", "kernel command line")
+	flags.StringArrayVar(&disks, "disk", nil, "raw image in the host's folder of disks: FILE[,ro][,serial=TEXT]; may be repeated")
+	flags.StringVar(&console, "console", string(spec.Console), "the guest's device that is the console: serial or virtio")
 	flags.StringVar(&onReset, "on-reset", string(spec.OnReset), "what a reset by the guest does: restart or stop")
 	flags.BoolVar(&start, "start", false, "power it on as well")
 	task.flags(cmd)
 	must(cmd.MarkFlagRequired("kernel"))
+	must(cmd.RegisterFlagCompletionFunc("console", fixed(string(api.ConsoleSerial), string(api.ConsoleVirtio))))
 	must(cmd.RegisterFlagCompletionFunc("on-reset", fixed(string(api.ResetRestart), string(api.ResetStop))))
 	return cmd
 }

@@ -199,6 +199,14 @@ func (h handle) Stop() error {
 	return err
 }
 
+func (h handle) AttachDisk(file *os.File) (uint32, error) {
+	n, err := h.v.AttachDisk(abi.Part{FD: int(file.Fd()), Role: abi.RoleData})
+	if errors.Is(err, unix.EBUSY) {
+		return 0, vm.ErrDiskClaimed
+	}
+	return n, err
+}
+
 func (h handle) Destroy() error {
 	err := h.v.Destroy()
 	if errors.Is(err, unix.ESHUTDOWN) {

@@ -26,6 +26,8 @@ func (s *stub) guest() {
 		s.end(abi.ReasonPanic)
 	case Crashes:
 		s.exit <- 139
+	case Breaks:
+		s.tell(&ctl.DeviceBroken{Device: "disk0", Text: "the guest's ring is none"})
 	case Resets:
 		s.mu.Lock()
 		s.resets++

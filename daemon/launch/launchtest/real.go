@@ -20,6 +20,7 @@ type runVM interface {
 	Run() error
 	Report(reason abi.Reason, data [4]uint64) error
 	Info() (abi.VMInfo, error)
+	Backend(from uint32) (abi.Backend, error)
 }
 
 // openVM takes over a run descriptor of either kernel.

@@ -27,6 +27,7 @@ import (
 
 	"vmctl/abi"
 	"vmctl/monitor/ctl"
+	"vmctl/monitor/spec"
 )
 
 // What a kernel file can say.
@@ -40,6 +41,7 @@ const (
 	Resets    = "resets\n"    // runs, and resets itself once
 	Crashes   = "crashes\n"   // the monitor dies as soon as the guest runs
 	Stubborn  = "stubborn\n"  // runs, and does not end when it is told to
+	Breaks    = "breaks\n"    // runs, and breaks its first disk
 )
 
 // IsStub reports whether this process was started as a monitor.
@@ -169,7 +171,7 @@ func (s *stub) do(m ctl.Message, fds []int) (ctl.Message, *ctl.Error) {
 	case *ctl.Status:
 		return &ctl.StatusReply{State: s.state, Resets: s.resets, ConsoleViewers: s.consoles.count()}, nil
 	case *ctl.Configure:
-		return nil, s.configure(fds)
+		return nil, s.configure(r.Spec, fds)
 	case *ctl.Start:
 		s.state = ctl.Running
 	case *ctl.Reset:
@@ -186,7 +188,7 @@ func (s *stub) do(m ctl.Message, fds []int) (ctl.Message, *ctl.Error) {
 	return nil, nil
 }
 
-func (s *stub) configure(fds []int) *ctl.Error {
+func (s *stub) configure(m spec.Spec, fds []int) *ctl.Error {
 	if s.state != ctl.Idle || len(fds) < 2 {
 		ctl.CloseAll(fds)
 		return &ctl.Error{Code: ctl.StateConflict, Text: "not idle, or descriptors are missing"}
@@ -211,6 +213,12 @@ func (s *stub) configure(fds []int) *ctl.Error {
 	}
 	if err != nil {
 		return &ctl.Error{Code: ctl.KernelFailed, Text: err.Error()}
+	}
+	// Its files stay open for as long as the process lives.
+	for _, d := range m.Disks {
+		if b, err := s.vm.Backend(d.Backend); err != nil || b.Number != d.Backend {
+			return &ctl.Error{Code: ctl.DiskInvalid, Text: "no such disk is attached to the VM"}
+		}
 	}
 	s.state = ctl.Configured
 	return nil

@@ -70,6 +70,7 @@ func layOut(guestDir string) (vmctld, vmhttp account, err error) {
 		{"/run/vmctl", vmctld, gidVmctl, 0o751},
 		{"/var/lib/vmctl", vmctld, vmctld.id, 0o700},
 		{"/var/lib/vmctl/boot", vmctld, vmctld.id, 0o755},
+		{"/var/lib/vmctl/disks", vmctld, vmctld.id, 0o700},
 		{"/var/lib/vmhttp", vmhttp, vmhttp.id, 0o700},
 		{"/run/credentials", account{}, 0, 0o755},
 		{"/run/credentials/vmctld", vmctld, vmctld.id, 0o700},
@@ -82,7 +83,7 @@ func layOut(guestDir string) (vmctld, vmhttp account, err error) {
 	if err := shareKey(vmctld, vmhttp); err != nil {
 		return vmctld, vmhttp, err
 	}
-	return vmctld, vmhttp, errors.Join(copyBoot(guestDir), delegateCgroup(vmctld))
+	return vmctld, vmhttp, errors.Join(copyBoot(guestDir), makeDisk(vmctld), delegateCgroup(vmctld))
 }
 
 // setEntries puts lines into a database of users or groups, in place of those
@@ -128,10 +129,10 @@ func shareKey(owners ...account) error {
 	return nil
 }
 
-// copyBoot puts the machine's own kernel, a stock one, and an initramfs where
-// specs may name them.
+// copyBoot puts the machine's own kernel, a stock one, and two initramfs, one of
+// them with drivers of virtio, where specs may name them.
 func copyBoot(guestDir string) error {
-	for _, from := range []string{"/boot/vmlinuz", filepath.Join(guestDir, "initrd.img")} {
+	for _, from := range []string{"/boot/vmlinuz", filepath.Join(guestDir, "initrd.img"), filepath.Join(guestDir, "virtio.img")} {
 		b, err := os.ReadFile(from)
 		if err != nil {
 			return err
@@ -141,6 +142,15 @@ func copyBoot(guestDir string) error {
 		}
 	}
 	return nil
+}
+
+// scratchSize is how large the disk is, in bytes.
+const scratchSize = 64 << 20
+
+// makeDisk makes an empty disk that specs may name.
+func makeDisk(owner account) error {
+	const path = "/var/lib/vmctl/disks/scratch.img"
+	return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, scratchSize), os.Chown(path, int(owner.id), int(owner.id)))
 }
 
 // cgroupRoot is the subtree that vmctld may arrange as it likes.

@@ -94,6 +94,12 @@ export function advice(error: ApiError): string {
       return "Put the file into the boot folder of the host (default /var/lib/vmctl/boot), or correct the path.";
     case "bootFileInvalid":
       return "The kernel must be a bzImage, as distributions ship it as vmlinuz.";
+    case "diskMissing":
+      return "Put the file into the folder of disks of the host (default /var/lib/vmctl/disks), or correct the path.";
+    case "diskInvalid":
+      return "A disk is a raw image of whole sectors of 512 bytes.";
+    case "diskInUse":
+      return "Power the other VM off, or let both read the disk only.";
     case "initrdTooLarge":
       return "Give the VM more memory.";
     case "limitExceeded":

@@ -277,12 +277,20 @@ export interface components {
              */
             mode: "rw" | "ro";
         };
+        DiskSpec: {
+            /** @description File of whole sectors of 512 bytes; one VM at a time may write to it */
+            path: string;
+            /** @description Any number of VMs may read it at a time */
+            readOnly?: boolean;
+            /** @description What the guest sees as its serial number */
+            serial?: string;
+        };
         EmptyData: Record<string, never>;
         Event: {
             /** @description By kind */
             data: components["schemas"]["VM"] | components["schemas"]["VMStatus"] | components["schemas"]["LastStop"] | components["schemas"]["ResetData"] | components["schemas"]["UnknownData"] | components["schemas"]["Task"] | components["schemas"]["ConsoleData"] | components["schemas"]["SessionData"] | components["schemas"]["RefusedData"] | components["schemas"]["StartedData"] | components["schemas"]["LostData"] | components["schemas"]["EmptyData"];
             /** @enum {string} */
-            kind: "vm.created" | "vm.changed" | "vm.deleted" | "vm.state" | "vm.stopped" | "vm.reset" | "vm.unknown" | "task.changed" | "console.opened" | "console.closed" | "session.started" | "session.ended" | "auth.refused" | "host.started" | "host.kernelLost" | "host.kernelBack";
+            kind: "vm.created" | "vm.changed" | "vm.deleted" | "vm.state" | "vm.stopped" | "vm.reset" | "vm.deviceBroken" | "vm.unknown" | "task.changed" | "console.opened" | "console.closed" | "session.started" | "session.ended" | "auth.refused" | "host.started" | "host.kernelLost" | "host.kernelBack";
             /** Format: int64 */
             seq: number;
             /** Format: date-time */
@@ -346,7 +354,7 @@ export interface components {
              * @description Stable name of the kind of error
              * @enum {string}
              */
-            code: "invalidRequest" | "unknownField" | "nameInvalid" | "notFound" | "conflict" | "exists" | "stateConflict" | "preconditionFailed" | "preconditionRequired" | "unauthenticated" | "forbidden" | "tooLarge" | "limitExceeded" | "bootFileMissing" | "bootFileInvalid" | "initrdTooLarge" | "memoryInvalid" | "vcpusInvalid" | "cmdlineTooLong" | "idempotencyConflict" | "idempotencyInFlight" | "signatureMissing" | "signatureInvalid" | "signatureStale" | "signatureReplayed" | "sessionUnknown" | "monitorFailed" | "kernelFailed" | "methodNotAllowed" | "unavailable" | "internal";
+            code: "invalidRequest" | "unknownField" | "nameInvalid" | "notFound" | "conflict" | "exists" | "stateConflict" | "preconditionFailed" | "preconditionRequired" | "unauthenticated" | "forbidden" | "tooLarge" | "limitExceeded" | "bootFileMissing" | "bootFileInvalid" | "diskMissing" | "diskInvalid" | "diskInUse" | "initrdTooLarge" | "memoryInvalid" | "vcpusInvalid" | "cmdlineTooLong" | "idempotencyConflict" | "idempotencyInFlight" | "signatureMissing" | "signatureInvalid" | "signatureStale" | "signatureReplayed" | "sessionUnknown" | "monitorFailed" | "kernelFailed" | "methodNotAllowed" | "unavailable" | "internal";
             /** @description What happened, for people */
             detail: string;
             /** @description Each offending field */
@@ -516,6 +524,14 @@ export interface components {
         };
         VMSpec: {
             boot: components["schemas"]["BootSpec"];
+            /**
+             * @description The device that the VM's console is: ttyS0, or hvc0 once the guest has its driver
+             * @default serial
+             * @enum {string}
+             */
+            console: "serial" | "virtio";
+            /** @description In the order in which the guest finds them */
+            disks?: components["schemas"]["DiskSpec"][] | null;
             /**
              * Format: int64
              * @description Guest memory

@@ -19,6 +19,8 @@ export function describe(event: Event): string {
       return `Stopped: ${stopText(data.reason)}${data.detail ? ` (${text(data.detail)})` : ""}`;
     case "vm.reset":
       return "The guest reset itself";
+    case "vm.deviceBroken":
+      return `The guest broke ${text(data.device)}: ${text(data.detail)}`;
     case "vm.unknown":
       return `In the kernel, not in the inventory: ${text(data.name)}`;
     case "task.changed":

@@ -5,6 +5,7 @@ import { Form, FormGroup, FormHelperText } from "@patternfly/react-core/dist/dyn
 import { FormSelect, FormSelectOption } from "@patternfly/react-core/dist/dynamic/components/FormSelect";
 import { HelperText, HelperTextItem } from "@patternfly/react-core/dist/dynamic/components/HelperText";
 import { Modal, ModalBody, ModalFooter, ModalHeader } from "@patternfly/react-core/dist/dynamic/components/Modal";
+import { TextArea } from "@patternfly/react-core/dist/dynamic/components/TextArea";
 import { TextInput } from "@patternfly/react-core/dist/dynamic/components/TextInput";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
@@ -63,6 +64,19 @@ export default function CreateDialog({ vms, onClose }: { vms: readonly VM[]; onC
             help="Also in the boot folder; may stay empty"
           />
           <Field label="Kernel command line" id="cmdline" value={draft.cmdline} finding={shown("cmdline")} onChange={set("cmdline")} />
+          <FormGroup label="Disks" fieldId="disks">
+            <TextArea
+              id="disks" value={draft.disks} rows={2} resizeOrientation="vertical" spellCheck={false} autoCapitalize="none"
+              validated={validated(shown("disks"))} aria-describedby="disks-help" onChange={(_, value) => set("disks")(value)}
+            />
+            <Help id="disks" finding={shown("disks")} help="Raw images in the host’s folder of disks, one a line: web.img or tools.img,ro" />
+          </FormGroup>
+          <FormGroup label="Console" fieldId="console">
+            <FormSelect id="console" value={draft.console} onChange={(_, value) => set("console")(value)}>
+              <FormSelectOption value="serial" label="Serial port (ttyS0)" />
+              <FormSelectOption value="virtio" label="Virtio (hvc0)" />
+            </FormSelect>
+          </FormGroup>
           <FormGroup label="When the guest resets itself" fieldId="onReset">
             <FormSelect id="onReset" value={draft.onReset} onChange={(_, value) => set("onReset")(value)}>
               <FormSelectOption value="restart" label="Boot again" />

@@ -6,7 +6,7 @@ import {
   DescriptionListGroup,
   DescriptionListTerm,
 } from "@patternfly/react-core/dist/dynamic/components/DescriptionList";
-import type { VM } from "../api/model";
+import type { DiskSpec, VM } from "../api/model";
 import { CommandLines } from "../ui/CommandLines";
 import { Exact, When } from "../ui/When";
 import { createLines } from "./equivalent";
@@ -42,6 +42,8 @@ export function Summary({ vm }: { vm: VM }) {
             </Item>
             <Item term="Initial RAM disk">{spec.boot.initrd ? <code>{spec.boot.initrd}</code> : "none"}</Item>
             <Item term="Command line">{spec.boot.cmdline ? <code>{spec.boot.cmdline}</code> : "empty"}</Item>
+            <Item term="Disks">{spec.disks?.length ? <Disks disks={spec.disks} /> : "none"}</Item>
+            <Item term="Console">{spec.console === "virtio" ? "virtio (hvc0)" : "serial port (ttyS0)"}</Item>
             <Item term="When the guest resets">{spec.onReset === "stop" ? "power off" : "boot again"}</Item>
           </List>
         </CardBody>
@@ -69,6 +71,18 @@ export function Summary({ vm }: { vm: VM }) {
     </div>
   );
 }
+
+const Disks = ({ disks }: { disks: readonly DiskSpec[] }) => (
+  <ul className="vmctl-plain">
+    {disks.map((disk) => (
+      <li key={disk.path}>
+        <code>{disk.path}</code>
+        {disk.readOnly && ", read-only"}
+        {disk.serial && `, serial number ${disk.serial}`}
+      </li>
+    ))}
+  </ul>
+);
 
 function LastStop({ vm }: { vm: VM }) {
   const stop = vm.status.lastStop;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A VM as it is being typed.
 import type { Host, VM, VMSpec } from "../api/model";
-import { checkCmdline, checkMemory, checkName, checkPath, checkVCPUs, type Draft, type Finding, memoryBytes } from "./validate";
+import { checkCmdline, checkDisks, checkMemory, checkName, checkPath, checkVCPUs, type Draft, type Finding, memoryBytes, parseDisks } from "./validate";
 
 export type { Draft };
 
@@ -14,6 +14,8 @@ export const emptyDraft: Draft = {
   kernel: "",
   initrd: "",
   cmdline: "console=ttyS0",
+  disks: "",
+  console: "serial",
   onReset: "restart",
 };
 
@@ -25,11 +27,13 @@ export function checkDraft(draft: Draft, vms: readonly VM[], host?: Host): Parti
     kernel: checkPath(draft.kernel, true),
     initrd: checkPath(draft.initrd, false),
     cmdline: checkCmdline(draft.cmdline),
+    disks: checkDisks(draft.disks),
   };
 }
 
 /** specOf is only for a draft in which nothing is wrong. */
 export function specOf(draft: Draft): VMSpec {
+  const disks = parseDisks(draft.disks);
   return {
     vcpus: Number(draft.vcpus),
     memoryBytes: memoryBytes(draft) ?? 0,
@@ -38,6 +42,8 @@ export function specOf(draft: Draft): VMSpec {
       ...(draft.initrd && { initrd: draft.initrd }),
       ...(draft.cmdline && { cmdline: draft.cmdline }),
     },
+    ...(!("problem" in disks) && disks.length > 0 && { disks }),
+    console: draft.console,
     onReset: draft.onReset,
   };
 }

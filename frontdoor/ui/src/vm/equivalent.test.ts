@@ -16,8 +16,15 @@ describe("createLines", () => {
     vcpus: 2,
     memoryBytes: 2 ** 29,
     boot: { kernel: "vmlinuz", initrd: "initrd.img", cmdline: "console=ttyS0 name='x'" },
+    console: "serial" as const,
     onReset: "restart" as const,
   };
+  it("names disks and console", () => {
+    const disks = [{ path: "a b.img", serial: "x" }, { path: "c.img", readOnly: true }];
+    expect(createLines("web", { ...spec, boot: { kernel: "k" }, disks, console: "virtio" }).vmctl).toBe(
+      "vmctl vm create web --vcpus 2 --memory 512M --kernel k --disk 'a b.img,serial=x' --disk c.img,ro --console virtio",
+    );
+  });
   it("names every part of the spec", () => {
     const lines = createLines("web", spec);
     expect(lines.vmctl).toBe(

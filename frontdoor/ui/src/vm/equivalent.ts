@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The command lines that do what a form or a button does: nothing here is done
 // that the API does not offer to everyone.
-import type { Verb, VMSpec } from "../api/model";
+import type { DiskSpec, Verb, VMSpec } from "../api/model";
 
 export interface Lines {
   vmctl: string;
@@ -23,6 +23,8 @@ export function createLines(name: string, spec: VMSpec): Lines {
   words.push("--kernel", quote(kernel));
   if (initrd) words.push("--initrd", quote(initrd));
   if (cmdline) words.push("--cmdline", quote(cmdline));
+  for (const disk of spec.disks ?? []) words.push("--disk", quote(diskWord(disk)));
+  if (spec.console && spec.console !== "serial") words.push("--console", spec.console);
   if (spec.onReset && spec.onReset !== "restart") words.push("--on-reset", spec.onReset);
   const body = JSON.stringify({ name, spec });
   return {
@@ -43,6 +45,10 @@ export function verbLines(name: string, verb: Verb): Lines {
   const path = verb === "delete" ? `-X DELETE ${host}/v1/vms/${name}` : `-X POST ${host}/v1/vms/${name}:${verb}`;
   return { vmctl: `vmctl ${vmctlVerb[verb]} ${quote(name)}`, curl: `${curl} ${path}` };
 }
+
+/** diskWord is what --disk takes. */
+export const diskWord = (disk: DiskSpec): string =>
+  disk.path + (disk.readOnly ? ",ro" : "") + (disk.serial ? `,serial=${disk.serial}` : "");
 
 /** memory in the units of --memory: M and G are binary. */
 function memory(bytes: number | undefined): string {

@@ -9,6 +9,7 @@ import {
   checkVCPUs,
   formatBytes,
   memoryBytes,
+  parseDisks,
 } from "./validate";
 
 const host = { cpus: 2, memoryBytes: 2 ** 32 } as Host;
@@ -30,6 +31,18 @@ describe("checkName", () => {
   it("says when the name is taken", () => {
     expect(checkName("web", (n) => n === "web")).toHaveProperty("problem");
   });
+});
+
+describe("parseDisks", () => {
+  it("reads a disk a line", () => {
+    expect(parseDisks("a.img\n\n dir/b.img,ro,serial=no 1 \n")).toEqual([
+      { path: "a.img" }, { path: "dir/b.img", readOnly: true, serial: "no 1" },
+    ]);
+    expect(parseDisks("")).toEqual([]);
+  });
+  it.each(["a.img,rw", "../a.img", ",ro", "a.img\na.img,ro", `a.img,serial=${"x".repeat(21)}`, "a.img,serial=é",
+    Array.from({ length: 17 }, (_, i) => `d${i}`).join("\n")])("refuses %j", (text) =>
+    expect(parseDisks(text)).toHaveProperty("problem"));
 });
 
 describe("checkVCPUs", () => {

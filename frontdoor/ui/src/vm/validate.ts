@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checks of what is typed for a new VM. The limits are those of the API, which
 // checks again; `problem` stops the form, `warning` does not.
-import type { Host } from "../api/model";
+import type { DiskSpec, Host } from "../api/model";
 
 export const limits = {
   vcpus: 64,
@@ -10,6 +10,8 @@ export const limits = {
   memoryUnit: 4096,
   cmdline: 2047,
   path: 1024,
+  disks: 16,
+  serial: 20,
 } as const;
 
 export interface Draft {
@@ -20,6 +22,8 @@ export interface Draft {
   kernel: string;
   initrd: string;
   cmdline: string;
+  disks: string;
+  console: "serial" | "virtio";
   onReset: "restart" | "stop";
 }
 
@@ -69,13 +73,41 @@ export function checkMemory(draft: Pick<Draft, "memory" | "memoryUnit">, host?: 
   return undefined;
 }
 
-export function checkPath(path: string, needed: boolean): Finding {
-  if (path === "") return needed ? { problem: "A file in the host’s boot folder is needed." } : undefined;
+export function checkPath(path: string, needed: boolean, folder = "boot folder"): Finding {
+  if (path === "") return needed ? { problem: `A file in the host’s ${folder} is needed.` } : undefined;
   if (encoder.encode(path).length > limits.path) return { problem: "At most 1024 bytes." };
   if (hasControl(path)) return { problem: "No control characters." };
-  if (path.split("/").includes("..")) return { problem: "No “..”: only files in the boot folder." };
+  if (path.split("/").includes("..")) return { problem: `No “..”: only files in the ${folder}.` };
   if (path.endsWith("/")) return { problem: "A file, not a folder." };
   return undefined;
+}
+
+/** parseDisks reads one disk a line, as --disk of vmctl takes it: FILE[,ro][,serial=TEXT]. */
+export function parseDisks(text: string): DiskSpec[] | { problem: string } {
+  const disks: DiskSpec[] = [];
+  for (const line of text.split("\n").map((l) => l.trim())) {
+    if (line === "") continue;
+    const [path = "", ...words] = line.split(",");
+    const disk: DiskSpec = { path };
+    const wrong = checkPath(path, true, "folder of disks");
+    if (wrong && "problem" in wrong) return wrong;
+    for (const word of words) {
+      if (word === "ro") disk.readOnly = true;
+      else if (word.startsWith("serial=")) disk.serial = word.slice("serial=".length);
+      else return { problem: `“${word}” is neither “ro” nor “serial=TEXT”.` };
+    }
+    if (!/^[ -~]{0,20}$/.test(disk.serial ?? "")) {
+      return { problem: `A serial number has at most ${limits.serial} characters of ASCII.` };
+    }
+    if (disks.some((d) => d.path === path)) return { problem: `“${path}” is there twice.` };
+    disks.push(disk);
+  }
+  return disks.length > limits.disks ? { problem: `At most ${limits.disks} disks.` } : disks;
+}
+
+export function checkDisks(text: string): Finding {
+  const disks = parseDisks(text);
+  return "problem" in disks ? disks : undefined;
 }
 
 export function checkCmdline(cmdline: string): Finding {
