@@ -28,6 +28,7 @@ const (
 	Unsupported     Code = 15 // this host cannot do it
 	Internal        Code = 16 // anything else
 	DiskInvalid     Code = 17 // a disk whose backend or file cannot be one
+	NICInvalid      Code = 18 // likewise a network card
 	numCodes             = 18
 )
 

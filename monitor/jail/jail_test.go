@@ -70,6 +70,11 @@ var attempts = []attempt{
 		return err
 	}},
 	{"a terminal's ioctl", unix.EPERM, func() error { _, err := unix.IoctlGetTermios(0, unix.TCGETS); return err }},
+	{"a tap of another name", unix.EPERM, func() error { return unix.IoctlSetInt(0, unix.TUNSETIFF, 0) }},
+	{"a tap that stays", unix.EPERM, func() error { return unix.IoctlSetInt(0, unix.TUNSETPERSIST, 1) }},
+	{"a tap's filter", unix.EPERM, func() error { return unix.IoctlSetInt(0, unix.TUNATTACHFILTER, 0) }},
+	{"a tap's offloads, on what is none", unix.ENOTTY, func() error { return unix.IoctlSetInt(0, unix.TUNSETOFFLOAD, 0) }},
+	{"a vhost's log of what it wrote", unix.EPERM, func() error { return unix.IoctlSetInt(0, 0x4008af04, 0) }},
 	{"KVM_RUN", unix.EPERM, func() error { return unix.IoctlSetInt(0, 0xae80, 0) }},
 	{"a monitor's ioctl, on what is no VM", unix.ENOTTY, func() error { return unix.IoctlSetInt(0, 0xbb80, 0) }},
 	{"memory", nil, func() error {

@@ -15,6 +15,7 @@ import (
 	"vmctl/monitor/virtio"
 	"vmctl/monitor/virtio/blk"
 	"vmctl/monitor/virtio/console"
+	"vmctl/monitor/virtio/net"
 	"vmctl/monitor/virtio/rng"
 )
 
@@ -47,31 +48,74 @@ func (m *Machine) addVirtio() error {
 			return err
 		}
 	}
+	for i, n := range m.spec.NICs {
+		dev, err := m.openNIC(n)
+		if err == nil {
+			err = m.plug("nic"+strconv.Itoa(i), dev)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
 // ErrDisk is a disk whose backend is not there, or is none of a raw disk.
 var ErrDisk = errors.New("no such disk is attached to the VM")
 
-// openDisk takes a disk's file from the kernel, which knows whose it is.
+// ErrNIC is a network card whose backend is not there, or is none of one tap.
+var ErrNIC = errors.New("no such network card is attached to the VM")
+
+// take takes the files of a backend from the kernel, which knows whose they are, if
+// they have these roles in this order. errors.Is: unix.ENOENT when they have not.
+func (m *Machine) take(number uint32, kind abi.BackendKind, roles ...abi.Role) ([]int, error) {
+	b, err := m.vm.Backend(number)
+	if err != nil {
+		return nil, err
+	}
+	fds := make([]int, len(b.Parts))
+	fits := b.Number == number && b.Kind == kind && len(fds) == len(roles)
+	for i, p := range b.Parts {
+		fds[i] = p.FD
+		fits = fits && p.FD >= 0 && p.Role == roles[i]
+	}
+	if !fits {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		return nil, unix.ENOENT
+	}
+	return fds, nil
+}
+
 func (m *Machine) openDisk(d spec.Disk) (virtio.Device, error) {
-	b, err := m.vm.Backend(d.Backend)
+	fds, err := m.take(d.Backend, abi.BackendDisk, abi.RoleData)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, ErrDisk
 	}
 	if err != nil {
 		return nil, err
 	}
-	if b.Number != d.Backend || b.Kind != abi.BackendDisk || len(b.Parts) != 1 || b.Parts[0].Role != abi.RoleData {
-		for _, p := range b.Parts {
-			unix.Close(p.FD)
-		}
-		return nil, ErrDisk
-	}
 	// A queue for each processor, as far as they serve a purpose.
-	return blk.Open(os.NewFile(uintptr(b.Parts[0].FD), "disk"), blk.Options{
+	return blk.Open(os.NewFile(uintptr(fds[0]), "disk"), blk.Options{
 		ReadOnly: d.ReadOnly, ID: d.ID, Queues: int(min(m.spec.VCPUs, blk.MaxQueues)),
 	})
+}
+
+func (m *Machine) openNIC(n spec.NIC) (virtio.Device, error) {
+	const noVhost = -1
+	fds, err := m.take(n.Backend, abi.BackendNIC, abi.RoleTap, abi.RoleVhost)
+	if errors.Is(err, unix.ENOENT) {
+		fds, err = m.take(n.Backend, abi.BackendNIC, abi.RoleTap)
+		fds = append(fds, noVhost)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return nil, ErrNIC
+	}
+	if err != nil {
+		return nil, err
+	}
+	return net.Open(fds[0], fds[1], n.MAC, m.memory)
 }
 
 // plug puts one device into the next slot. It takes the device over.

@@ -45,7 +45,10 @@ type Region struct {
 func (r *Region) Len() uint64 { return uint64(len(r.bytes)) }
 
 // HostAddr is where the region lies in this process.
-func (r *Region) HostAddr() uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(r.bytes)))) }
+func (r *Region) HostAddr() uint64 { return HostAddr(r.bytes) }
+
+// HostAddr is where bytes lie in this process.
+func HostAddr(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
 
 // Memory is the RAM of one guest.
 type Memory struct {

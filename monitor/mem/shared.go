@@ -30,6 +30,9 @@ func (m *Memory) Share(addr, n, align uint64) (Shared, error) {
 	return Shared{b}, err
 }
 
+// HostAddr is where the piece lies in this process.
+func (s Shared) HostAddr() uint64 { return HostAddr(s.b) }
+
 // word is the aligned word around the half word at off, and how far up that is.
 func (s Shared) word(off int) (p *uint32, shift uint) {
 	at := unsafe.Pointer(&s.b[off : off+2][0])

@@ -22,6 +22,7 @@ const (
 	MaxCmdline = 2047     // bytes, without a final NUL
 	MaxDisks   = 16
 	MaxDiskID  = 20 // bytes
+	MaxNICs    = 8
 )
 
 // Errors of Validate and Decode, one for each way in which a Spec is wrong.
@@ -34,7 +35,9 @@ var (
 	ErrConsole = errors.New("console is not known")
 	ErrDisks   = errors.New("more than 16 disks")
 	ErrDiskID  = errors.New("identity of a disk must be at most 20 printable ASCII bytes")
-	ErrBackend = errors.New("disks must have backends other than 0, each its own")
+	ErrNICs    = errors.New("more than 8 network cards")
+	ErrMAC     = errors.New("address of a network card must be one station's, and not zero")
+	ErrBackend = errors.New("disks and network cards must have backends other than 0, each its own")
 	ErrVersion = errors.New("version of the spec is not known")
 )
 
@@ -65,6 +68,7 @@ type Spec struct {
 	OnReset     Policy
 	Console     Console
 	Disks       []Disk // in the order of their slots
+	NICs        []NIC  // likewise, behind the disks
 }
 
 // Disk is one disk. Its file is attached to the VM before Configure, and taken from
@@ -75,10 +79,18 @@ type Disk struct {
 	ID       string // what the guest sees as its serial number
 }
 
+// NIC is one network card. Its tap, and its vhost if it has one, are attached to the VM
+// before Configure, as a disk's file is. The tap has IFF_VNET_HDR, and headers of 12
+// bytes.
+type NIC struct {
+	Backend uint32 // number of the backend that VM_ATTACH_NIC gave
+	MAC     [6]byte
+}
+
 // version is the first byte of the encoding. A field is added by a new version
-// that the reader knows beside the old one. Version 1 had neither disks nor a
-// choice of console.
-const version = 2
+// that the reader knows beside the old ones. Version 1 had neither disks nor a choice
+// of console, version 2 no network cards.
+const version = 3
 
 // Validate checks every limit. errors.Is: the errors of this package.
 func (s *Spec) Validate() error {
@@ -97,14 +109,25 @@ func (s *Spec) Validate() error {
 		return ErrConsole
 	case len(s.Disks) > MaxDisks:
 		return ErrDisks
+	case len(s.NICs) > MaxNICs:
+		return ErrNICs
 	}
-	for i, d := range s.Disks {
+	backends := make([]uint32, 0, MaxDisks+MaxNICs)
+	for _, d := range s.Disks {
 		if len(d.ID) > MaxDiskID || strings.ContainsFunc(d.ID, func(c rune) bool { return c < ' ' || c > '~' }) {
 			return ErrDiskID
 		}
-		if d.Backend == 0 || slices.ContainsFunc(s.Disks[:i], func(o Disk) bool { return o.Backend == d.Backend }) {
-			return ErrBackend
+		backends = append(backends, d.Backend)
+	}
+	for _, n := range s.NICs {
+		if n.MAC[0]&1 != 0 || n.MAC == [6]byte{} {
+			return ErrMAC
 		}
+		backends = append(backends, n.Backend)
+	}
+	slices.Sort(backends)
+	if slices.Contains(backends, 0) || len(slices.Compact(backends)) < len(s.Disks)+len(s.NICs) {
+		return ErrBackend
 	}
 	return nil
 }
@@ -124,6 +147,11 @@ func (s *Spec) Encode(buf []byte) []byte {
 		w.Bool(d.ReadOnly)
 		w.String(d.ID)
 	}
+	w.U8(uint8(len(s.NICs)))
+	for _, n := range s.NICs {
+		w.U32(n.Backend)
+		w.Fixed(n.MAC[:])
+	}
 	return w.Bytes()
 }
 
@@ -132,13 +160,16 @@ func (s *Spec) Encode(buf []byte) []byte {
 func Decode(msg []byte) (Spec, error) {
 	r := wire.NewReader(binary.LittleEndian, msg)
 	v := r.U8()
-	if r.Err() == nil && v != 1 && v != version {
+	if r.Err() == nil && (v < 1 || v > version) {
 		return Spec{}, ErrVersion
 	}
 	s := Spec{OnReset: Policy(r.U8()), VCPUs: r.U32(), MemoryBytes: r.U64()}
 	s.Cmdline = readText(r, MaxCmdline, ErrCmdline)
 	if v > 1 {
 		s.Console, s.Disks = Console(r.U8()), readDisks(r)
+	}
+	if v > 2 {
+		s.NICs = readNICs(r)
 	}
 	if err := r.Close(); err != nil {
 		return Spec{}, err
@@ -159,6 +190,22 @@ func readDisks(r *wire.Reader) (disks []Disk) {
 		disks = append(disks, d)
 	}
 	return disks
+}
+
+func readNICs(r *wire.Reader) (nics []NIC) {
+	n := int(r.U8())
+	if n > MaxNICs {
+		r.Fail(ErrNICs)
+	}
+	for range n {
+		c := NIC{Backend: r.U32()}
+		r.Fixed(c.MAC[:])
+		if r.Err() != nil {
+			return nil
+		}
+		nics = append(nics, c)
+	}
+	return nics
 }
 
 // readText gives a text that is too long an error of its own.

@@ -16,6 +16,7 @@ func good() spec.Spec {
 	return spec.Spec{
 		VCPUs: 4, MemoryBytes: 5 << 30, Cmdline: "console=ttyS0", OnReset: spec.Restart, Console: spec.Virtio,
 		Disks: []spec.Disk{{Backend: 7, ID: "root"}, {Backend: 3, ReadOnly: true}},
+		NICs:  []spec.NIC{{Backend: 4, MAC: [6]byte{2, 1, 2, 3, 4, 5}}},
 	}
 }
 
@@ -46,6 +47,11 @@ func TestBadSpecs(t *testing.T) {
 		{"many disks", func(s *spec.Spec) { s.Disks = make([]spec.Disk, 17) }, spec.ErrDisks},
 		{"disk without a backend", func(s *spec.Spec) { s.Disks[0].Backend = 0 }, spec.ErrBackend},
 		{"two disks of one backend", func(s *spec.Spec) { s.Disks[1].Backend = 7 }, spec.ErrBackend},
+		{"many network cards", func(s *spec.Spec) { s.NICs = make([]spec.NIC, 9) }, spec.ErrNICs},
+		{"network card without a backend", func(s *spec.Spec) { s.NICs[0].Backend = 0 }, spec.ErrBackend},
+		{"network card of a disk's backend", func(s *spec.Spec) { s.NICs[0].Backend = 3 }, spec.ErrBackend},
+		{"address of many", func(s *spec.Spec) { s.NICs[0].MAC[0] = 3 }, spec.ErrMAC},
+		{"no address", func(s *spec.Spec) { s.NICs[0].MAC = [6]byte{} }, spec.ErrMAC},
 		{"long identity", func(s *spec.Spec) { s.Disks[0].ID = strings.Repeat("x", 21) }, spec.ErrDiskID},
 		{"odd identity", func(s *spec.Spec) { s.Disks[0].ID = "a\n" }, spec.ErrDiskID},
 		{"unknown policy", func(s *spec.Spec) { s.OnReset = 3 }, spec.ErrPolicy},
@@ -80,21 +86,27 @@ func TestDecodeRefusesOtherBytes(t *testing.T) {
 	if _, err := spec.Decode(msg[:len(msg)-1]); !errors.Is(err, wire.ErrShort) {
 		t.Errorf("cut: %v", err)
 	}
-	msg[0] = 3
+	msg[0] = 4
 	if _, err := spec.Decode(msg); !errors.Is(err, spec.ErrVersion) {
 		t.Errorf("other version: %v", err)
 	}
 }
 
-// A daemon from before there were disks is still understood.
-func TestVersion1(t *testing.T) {
+// Daemons from before there were network cards, and disks, are still understood.
+func TestOldVersions(t *testing.T) {
 	s := good()
-	s.Disks, s.Console = nil, spec.Serial
-	msg := s.Encode(nil)
-	msg[0] = 1
-	got, err := spec.Decode(msg[:len(msg)-2])
-	if err != nil || !reflect.DeepEqual(got, s) {
-		t.Errorf("got %+v, %v", got, err)
+	s.NICs = nil
+	for version := byte(2); version > 0; version-- {
+		lacks := 1
+		if version == 1 {
+			s.Disks, s.Console, lacks = nil, spec.Serial, 3
+		}
+		msg := s.Encode(nil)
+		msg[0] = version
+		got, err := spec.Decode(msg[:len(msg)-lacks])
+		if err != nil || !reflect.DeepEqual(got, s) {
+			t.Errorf("version %d: got %+v, %v", version, got, err)
+		}
 	}
 }
 

@@ -175,6 +175,21 @@ func (q *Queue) open(m *mem.Memory, size uint16, at rings) error {
 	return nil
 }
 
+// Rings is where a queue lies in this process, for who works on it in the monitor's
+// stead: addresses, and the number of descriptors.
+type Rings struct {
+	Desc, Avail, Used uint64
+	Size              uint32
+}
+
+// Rings returns that. Who has it obeys Device.Stop.
+func (q *Queue) Rings() Rings {
+	return Rings{Desc: mem.HostAddr(q.desc), Avail: q.avail.HostAddr(), Used: q.used.HostAddr(), Size: uint32(q.size)}
+}
+
+// Interrupt interrupts the driver, whatever it wants: for who looks at that itself.
+func (q *Queue) Interrupt() { q.raise() }
+
 // Over reports that the queue is to be left alone: the device is being stopped,
 // or is broken.
 func (q *Queue) Over() bool { return q.life.over() }

@@ -16,6 +16,7 @@ import (
 	"vmctl/monitor/mem"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/virtio/blk"
+	"vmctl/monitor/virtio/net"
 )
 
 // handle answers one request. after, if not nil, is done when the reply is on
@@ -122,10 +123,15 @@ var codes = []struct {
 	{spec.ErrConsole, ctl.SpecInvalid},
 	{spec.ErrDisks, ctl.DiskInvalid},
 	{spec.ErrDiskID, ctl.DiskInvalid},
-	{spec.ErrBackend, ctl.DiskInvalid},
+	{spec.ErrBackend, ctl.SpecInvalid},
+	{spec.ErrNICs, ctl.NICInvalid},
+	{spec.ErrMAC, ctl.NICInvalid},
 	{machine.ErrDisk, ctl.DiskInvalid},
 	{blk.ErrFile, ctl.DiskInvalid},
 	{blk.ErrReadOnly, ctl.DiskInvalid},
+	{machine.ErrNIC, ctl.NICInvalid},
+	{net.ErrTap, ctl.NICInvalid},
+	{net.ErrVhost, ctl.NICInvalid},
 	{unix.ENOTTY, ctl.DescriptorWrong},
 	{unix.EBADF, ctl.DescriptorWrong},
 	{unix.EOPNOTSUPP, ctl.Unsupported},

@@ -159,6 +159,13 @@ type Config struct {
 	Initrd  string // "-": none
 	Console spec.Console
 	Disks   []Disk
+	NICs    []NIC
+}
+
+// NIC is a network card; see Tap.
+type NIC struct {
+	Tap, Vhost *os.File // Vhost may be nil
+	MAC        [6]byte
 }
 
 // Disk is a file that the VM has as a disk; without a path, one that was never
@@ -212,6 +219,9 @@ func (v *VMX) Configure(c Config) error {
 	for _, d := range c.Disks {
 		s.Disks = append(s.Disks, v.attach(d))
 	}
+	for _, n := range c.NICs {
+		s.NICs = append(s.NICs, v.plug(n))
+	}
 	run, err := v.VM.Delegate(abi.RightRun | abi.RightObserve)
 	v.must(err)
 	defer run.Close()
@@ -244,6 +254,23 @@ func (v *VMX) attach(d Disk) spec.Disk {
 	n, err := v.VM.AttachDisk(abi.Part{FD: int(f.Fd()), Role: abi.RoleData})
 	v.must(err)
 	return spec.Disk{Backend: n, ReadOnly: d.ReadOnly, ID: d.ID}
+}
+
+// plug gives the VM a network card, and closes its files here.
+func (v *VMX) plug(n NIC) spec.NIC {
+	v.t.Helper()
+	parts := []abi.Part{{FD: int(n.Tap.Fd()), Role: abi.RoleTap}}
+	if n.Vhost != nil {
+		parts = append(parts, abi.Part{FD: int(n.Vhost.Fd()), Role: abi.RoleVhost})
+	}
+	number, err := v.VM.AttachNIC(parts...)
+	v.must(err)
+	for _, f := range []*os.File{n.Tap, n.Vhost} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	return spec.NIC{Backend: number, MAC: n.MAC}
 }
 
 // Boot configures and starts, with a console on it that it returns.

@@ -56,7 +56,7 @@ var table = importTable{
 			what: []string{"unsafe", "C"},
 			// auth/peer: SO_PEERGROUPS has no wrapper; jail: capset for all threads
 			// has none; kabi: it attacks the ABI.
-			only: []string{"abi/...", "monitor/mem", "monitor/uring", "monitor/jail", "daemon/auth/peer", "tests/kabi/..."},
+			only: []string{"abi/...", "monitor/mem", "monitor/uring", "monitor/virtio/net", "monitor/jail", "daemon/auth/peer", "tests/kabi/..."},
 			why:  "memory is touched by the packages that the table names alone",
 		},
 		{

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmctl/abi"
+	"vmctl/monitor/virtio/net"
 )
 
 // rule allows system calls, for a reason.
@@ -31,7 +32,7 @@ var rules = []rule{
 	{"locks and sleeps of the runtime", []string{"futex", "nanosleep", "sched_yield", "restart_syscall"}},
 	{"threads of the runtime: their number, place, signals and end",
 		[]string{"sched_getaffinity", "gettid", "getpid", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "exit", "exit_group"}},
-	{"disks: their size, and their data where the host refuses rings",
+	{"disks: their size, and their data where the host refuses rings; packets where there is no vhost",
 		[]string{"lseek", "preadv2", "pwritev2", "fdatasync", "fallocate"}},
 	{"data of disks by rings, which do what they were restricted to", []string{"io_uring_enter"}},
 	{"memory given back", []string{"munmap", "madvise", "mincore"}},
@@ -56,6 +57,11 @@ var commands = []uint64{
 	abi.IOCVMMapMemory, abi.IOCVMMapMMIO, abi.IOCVMMapIRQ, abi.IOCVMSetRoutes,
 	abi.IOCVMSignal, abi.IOCVMGetBackend, abi.IOCVMGetState, abi.IOCVMSetState, abi.IOCVMReport,
 }
+
+// ofNICs are the ioctls of network cards: what the guest's driver takes, and the size
+// of headers, on a tap, which they cannot make another; and on a vhost those of
+// moving packets between it and guest memory.
+var ofNICs = append([]uint64{unix.TUNSETOFFLOAD, unix.TUNGETVNETHDRSZ}, net.VhostCommands...)
 
 // policy refuses with EPERM what no rule names.
 func policy() seccomp.Policy {
@@ -106,7 +112,7 @@ func conditional() []seccomp.NameWithConditions {
 	for _, c := range []uint64{unix.F_GETFD, unix.F_SETFD, unix.F_GETFL, unix.F_SETFL} {
 		list = append(list, only("fcntl", 1, seccomp.Equal, c))
 	}
-	for _, c := range commands {
+	for _, c := range slices.Concat(commands, ofNICs) {
 		list = append(list, only("ioctl", 1, seccomp.Equal, c))
 	}
 	return list
