@@ -30,6 +30,8 @@ const (
 	CodeDiskMissing          Code = "diskMissing"          // no such file in the folder of disks
 	CodeDiskInvalid          Code = "diskInvalid"          // not a file that can be a disk
 	CodeDiskInUse            Code = "diskInUse"            // another VM has the disk
+	CodeNetworkMissing       Code = "networkMissing"       // no such bridge
+	CodeNetworkInvalid       Code = "networkInvalid"       // a bridge or an address that a VM cannot have
 	CodeInitrdTooLarge       Code = "initrdTooLarge"       // does not fit into the VM's memory
 	CodeMemoryInvalid        Code = "memoryInvalid"        // memoryBytes out of its limits
 	CodeVCPUsInvalid         Code = "vcpusInvalid"         // vcpus out of its limits
@@ -54,7 +56,7 @@ func Codes() []Code {
 		CodeInvalidRequest, CodeUnknownField, CodeNameInvalid, CodeNotFound, CodeConflict, CodeExists,
 		CodeStateConflict, CodePreconditionFailed, CodePreconditionRequired, CodeUnauthenticated,
 		CodeForbidden, CodeTooLarge, CodeLimitExceeded, CodeBootFileMissing, CodeBootFileInvalid,
-		CodeDiskMissing, CodeDiskInvalid, CodeDiskInUse, CodeInitrdTooLarge, CodeMemoryInvalid, CodeVCPUsInvalid, CodeCmdlineTooLong,
+		CodeDiskMissing, CodeDiskInvalid, CodeDiskInUse, CodeNetworkMissing, CodeNetworkInvalid, CodeInitrdTooLarge, CodeMemoryInvalid, CodeVCPUsInvalid, CodeCmdlineTooLong,
 		CodeIdempotencyConflict, CodeIdempotencyInFlight, CodeSignatureMissing, CodeSignatureInvalid,
 		CodeSignatureStale, CodeSignatureReplayed, CodeSessionUnknown, CodeMonitorFailed,
 		CodeKernelFailed, CodeMethodNotAllowed, CodeUnavailable, CodeInternal,

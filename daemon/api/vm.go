@@ -16,6 +16,7 @@ const (
 	MaxCmdline   = 2047     // bytes
 	MaxPath      = 1024     // bytes
 	MaxDisks     = 16
+	MaxNICs      = 8
 	MaxSerial    = 20 // bytes: virtio 1.2, 5.2.6
 	NamePattern  = `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`
 	IdentPattern = `^([a-z]([a-z0-9-]{0,61}[a-z0-9])?|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`
@@ -38,6 +39,7 @@ type VMSpec struct {
 	MemoryBytes int64       `json:"memoryBytes" required:"false" minimum:"16777216" maximum:"1099511627776" multipleOf:"4096" default:"536870912" doc:"Guest memory"`
 	Boot        BootSpec    `json:"boot"`
 	Disks       []DiskSpec  `json:"disks,omitempty" maxItems:"16" doc:"In the order in which the guest finds them"`
+	NICs        []NICSpec   `json:"nics,omitempty" maxItems:"8" doc:"Network cards, in the order in which the guest finds them"`
 	Console     ConsoleKind `json:"console" required:"false" enum:"serial,virtio" default:"serial" doc:"The device that the VM's console is: ttyS0, or hvc0 once the guest has its driver"`
 	OnReset     ResetPolicy `json:"onReset" required:"false" enum:"restart,stop" default:"restart" doc:"What a reset by the guest does"`
 }
@@ -56,6 +58,12 @@ type DiskSpec struct {
 	Path     string `json:"path" minLength:"1" maxLength:"1024" doc:"File of whole sectors of 512 bytes; one VM at a time may write to it"`
 	ReadOnly bool   `json:"readOnly,omitempty" doc:"Any number of VMs may read it at a time"`
 	Serial   string `json:"serial,omitempty" maxLength:"20" pattern:"^[ -~]*$" doc:"What the guest sees as its serial number"`
+}
+
+// NICSpec is a network card on a bridge of the host.
+type NICSpec struct {
+	Bridge string `json:"bridge" minLength:"1" maxLength:"15" doc:"A bridge that vmctld was allowed to put VMs on"`
+	MAC    string `json:"mac,omitempty" pattern:"^([0-9a-f][02468ace]:([0-9a-f]{2}:){4}[0-9a-f]{2})$" doc:"Its address; given when the VM is created if it is left out"`
 }
 
 // ConsoleKind says which device of the guest is the VM's console.

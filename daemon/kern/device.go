@@ -155,6 +155,19 @@ func (h *handle) AttachDisk(file *os.File) (uint32, error) {
 	return n, nil
 }
 
+// AttachNIC gives the VM a network card.
+func (h *handle) AttachNIC(tap, vhost *os.File) (uint32, error) {
+	parts := []abi.Part{{FD: int(tap.Fd()), Role: abi.RoleTap}}
+	if vhost != nil {
+		parts = append(parts, abi.Part{FD: int(vhost.Fd()), Role: abi.RoleVhost})
+	}
+	n, err := h.vm.AttachNIC(parts...)
+	if err != nil {
+		return 0, &Error{Op: "vm-attach-nic", VM: h.id, Err: err}
+	}
+	return n, nil
+}
+
 // Destroy takes the VM out of the inventory; one that is out is no error.
 func (h *handle) Destroy() error {
 	err := h.vm.Destroy()

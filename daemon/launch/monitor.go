@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -103,7 +104,7 @@ func mode(m ctl.Mode) api.ConsoleMode {
 }
 
 // Configure hands over the run descriptor and the boot files.
-func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, disks []uint32, run *os.File, files *vm.Files) error {
+func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backends, run *os.File, files *vm.Files) error {
 	machine := spec.Spec{VCPUs: uint32(s.VCPUs), MemoryBytes: uint64(s.MemoryBytes), Cmdline: s.Boot.Cmdline, OnReset: spec.Restart}
 	if s.OnReset == api.ResetStop {
 		machine.OnReset = spec.Stop
@@ -112,7 +113,14 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, disks []uint32, r
 		machine.Console = spec.Virtio
 	}
 	for i, d := range s.Disks {
-		machine.Disks = append(machine.Disks, spec.Disk{Backend: disks[i], ReadOnly: d.ReadOnly, ID: d.Serial})
+		machine.Disks = append(machine.Disks, spec.Disk{Backend: backends.Disks[i], ReadOnly: d.ReadOnly, ID: d.Serial})
+	}
+	for i, n := range s.NICs {
+		mac, err := net.ParseMAC(n.MAC)
+		if err != nil {
+			return err
+		}
+		machine.NICs = append(machine.NICs, spec.NIC{Backend: backends.NICs[i], MAC: [6]byte(mac)})
 	}
 	initrd := -1
 	if files.Initrd != nil {
@@ -180,6 +188,8 @@ func code(c ctl.Code) api.Code {
 		return api.CodeCmdlineTooLong
 	case ctl.DiskInvalid:
 		return api.CodeDiskInvalid
+	case ctl.NICInvalid:
+		return api.CodeNetworkInvalid
 	case ctl.KernelFailed:
 		return api.CodeKernelFailed
 	case ctl.LimitExceeded:

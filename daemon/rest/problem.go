@@ -164,8 +164,11 @@ func codeOfLocation(items []*huma.ErrorDetail) api.Code {
 		case "body.spec.boot.kernel", "body.spec.boot.initrd":
 			return api.CodeBootFileInvalid
 		}
-		if strings.HasPrefix(item.Location, "body.spec.disks") {
+		switch {
+		case strings.HasPrefix(item.Location, "body.spec.disks"):
 			return api.CodeDiskInvalid
+		case strings.HasPrefix(item.Location, "body.spec.nics"):
+			return api.CodeNetworkInvalid
 		}
 	}
 	return api.CodeInvalidRequest

@@ -66,7 +66,7 @@ func (m *machine) admit(verb api.Verb) error {
 		return conflict("tasks of this VM wait")
 	}
 	if verb == api.VerbPowerOn {
-		return m.inv.checkFiles(m.rec.VM.Spec)
+		return m.inv.check(m.rec.VM.Spec)
 	}
 	return nil
 }

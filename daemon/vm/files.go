@@ -3,24 +3,17 @@
 package vm
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"vmctl/daemon/api"
 )
 
-const (
-	sector = 512 // bytes: what a disk is a multiple of, virtio 1.2, 5.2.4
-	// drainTimeout is how long a start waits for a disk whose last VM has ended,
-	// until I/O under way gives it back.
-	drainTimeout = 15 * time.Second
-)
+// sector is what a disk is a multiple of, in bytes: virtio 1.2, 5.2.4.
+const sector = 512
 
 // Files are the open files that a run begins with.
 type Files struct {
@@ -94,95 +87,17 @@ func (inv *Inventory) openDisk(f *Files, field string, d api.DiskSpec) error {
 	return nil
 }
 
-// checkFiles opens and closes what spec names.
-func (inv *Inventory) checkFiles(spec api.VMSpec) error {
+// check opens and closes the files that spec names, and looks for its bridges.
+func (inv *Inventory) check(spec api.VMSpec) error {
 	f, err := inv.openFiles(spec)
 	if err != nil {
 		return err
 	}
 	f.Close()
+	for i, n := range spec.NICs {
+		if err := inv.network.Check(n); err != nil {
+			return networkError(i, err)
+		}
+	}
 	return nil
-}
-
-// attachDisks gives the disks to the run, and returns their numbers there. The
-// daemon keeps none of them open: only then the kernel sees who has them.
-func (inv *Inventory) attachDisks(ctx context.Context, h Handle, spec api.VMSpec, files *Files) ([]uint32, error) {
-	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
-	defer cancel()
-	numbers := make([]uint32, 0, len(files.disks))
-	for i, file := range files.disks {
-		n, err := inv.attachDisk(ctx, h, file)
-		if err != nil {
-			return nil, diskError(spec.Disks[i].Path, err)
-		}
-		numbers = append(numbers, n)
-	}
-	for _, file := range files.disks {
-		file.Close() // nothing was written
-	}
-	files.disks = nil
-	return numbers, nil
-}
-
-// attachDisk waits for as long as only a VM that has ended has the disk.
-func (inv *Inventory) attachDisk(ctx context.Context, h Handle, file *os.File) (uint32, error) {
-	for {
-		changed := inv.claimsChange() // before the claims are asked for
-		n, err := h.AttachDisk(file)
-		if !errors.Is(err, ErrDiskClaimed) {
-			return n, err
-		}
-		holder, draining, err := inv.claimant(ctx, file)
-		if err != nil {
-			return 0, err
-		}
-		if !draining {
-			return 0, &api.Error{Code: api.CodeDiskInUse, Detail: "in use by " + holder}
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return 0, &api.Error{Code: api.CodeDiskInUse, Detail: holder + " has ended, and I/O of it still has the disk"}
-		}
-	}
-}
-
-// claimant says in words who has a disk that was refused, and whether it only
-// drains. Who had it may have let go of it since: that is as if it drained.
-func (inv *Inventory) claimant(ctx context.Context, file *os.File) (holder string, draining bool, err error) {
-	claims, err := inv.kernel.Claims(ctx)
-	if err != nil {
-		return "", false, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
-		return "", false, os.NewSyscallError("fstat", err)
-	}
-	holder, draining = "a VM that has ended", true
-	for _, c := range claims {
-		if c.Dev != st.Dev || c.Inode != st.Ino {
-			continue
-		}
-		name := "run " + strconv.FormatUint(c.Run, 10)
-		if run, err := inv.kernel.Open(c.Run); err == nil {
-			if facts, err := run.Run(); err == nil {
-				name = fmt.Sprintf("the VM %q", facts.Name)
-			}
-			run.Close() // read only
-		}
-		if !c.Draining {
-			return name, false, nil
-		}
-		holder = name
-	}
-	return holder, draining, nil
-}
-
-// diskError says of which disk it is.
-func diskError(path string, err error) error {
-	var e *api.Error
-	if errors.As(err, &e) && e.Code == api.CodeDiskInUse {
-		return &api.Error{Code: e.Code, Detail: fmt.Sprintf("disk %q is %s", path, e.Detail), Err: e.Err}
-	}
-	return coded(api.CodeKernelFailed, "vm-attach-disk", err)
 }

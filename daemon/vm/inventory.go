@@ -25,6 +25,7 @@ import (
 type Config struct {
 	Kernel   Kernel
 	Launcher Launcher
+	Network  Network
 	Store    Store
 	Board    *task.Board
 	Boot     *Folder // kernels and initrds
@@ -40,6 +41,7 @@ type Config struct {
 type Inventory struct {
 	kernel   Kernel
 	launcher Launcher
+	network  Network
 	store    Store
 	board    *task.Board
 	boot     *Folder
@@ -59,7 +61,7 @@ type Inventory struct {
 
 // New returns an Inventory that does nothing before Start.
 func New(c Config) *Inventory {
-	return &Inventory{kernel: c.Kernel, launcher: c.Launcher, store: c.Store, board: c.Board, boot: c.Boot, disks: c.Disks,
+	return &Inventory{kernel: c.Kernel, launcher: c.Launcher, network: c.Network, store: c.Store, board: c.Board, boot: c.Boot, disks: c.Disks,
 		config: c, log: c.Log, now: c.Now, machines: make(map[string]*machine), unknown: make(map[uint64]bool),
 		claims: make(chan struct{})}
 }
@@ -335,9 +337,10 @@ func (inv *Inventory) Create(ctx context.Context, req api.VMCreate) (api.VM, err
 	if err := checkSpec(req.Spec); err != nil {
 		return api.VM{}, err
 	}
-	if err := inv.checkFiles(req.Spec); err != nil {
+	if err := inv.check(req.Spec); err != nil {
 		return api.VM{}, err
 	}
+	giveAddresses(&req.Spec)
 	now := inv.now()
 	rec := Record{VM: api.VM{ID: uuid.NewString(), Name: req.Name, Generation: 1, Spec: req.Spec, CreatedAt: now, UpdatedAt: now,
 		Status: api.VMStatus{State: api.StateOff, Since: now, Allowed: allowed(api.StateOff)}}}

@@ -12,7 +12,7 @@ import (
 )
 
 // This file is what the package needs of others: package kern is the Kernel,
-// launch the Launcher, store the Store.
+// launch the Launcher, network the Network, store the Store.
 
 // RunState is the state of a kernel VM.
 type RunState int
@@ -128,6 +128,9 @@ type Handle interface {
 	// returns the disk's number there. The caller closes the file. The error is
 	// ErrDiskClaimed when another has the disk.
 	AttachDisk(file *os.File) (uint32, error)
+	// AttachNIC gives it a network card, with a vhost if that is not nil, and returns
+	// the card's number there. The caller closes the files.
+	AttachNIC(tap, vhost *os.File) (uint32, error)
 	// Destroy takes it out of the kernel's inventory; it stops it if need be.
 	Destroy() error
 	Close() error
@@ -163,6 +166,15 @@ type Launcher interface {
 	ConsoleSocket(uuid string) string
 }
 
+// Network makes the host's ends of network cards. Errors may be *api.Error.
+type Network interface {
+	// Check says whether a VM may have such a card.
+	Check(nic api.NICSpec) error
+	// Open makes the host's end of a run's card: a tap, which goes with its last file,
+	// and a vhost or nil.
+	Open(run uint64, index int, nic api.NICSpec) (tap, vhost *os.File, err error)
+}
+
 // ConsoleGrant admits one viewer once.
 type ConsoleGrant struct {
 	Hash    [32]byte // SHA-256 of the token
@@ -178,8 +190,8 @@ type ConsoleGrant struct {
 type Monitor interface {
 	Process() Process
 	// Configure hands over the run descriptor and the boot files; the caller
-	// still closes its own. disks are the numbers of the spec's disks in the run.
-	Configure(ctx context.Context, spec api.VMSpec, disks []uint32, run *os.File, files *Files) error
+	// still closes its own.
+	Configure(ctx context.Context, spec api.VMSpec, backends Backends, run *os.File, files *Files) error
 	Start(ctx context.Context) error
 	Reset(ctx context.Context) error
 	Shutdown(ctx context.Context) error

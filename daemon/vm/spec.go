@@ -3,7 +3,9 @@
 package vm
 
 import (
+	"bytes"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -45,6 +47,18 @@ func checkSpec(s api.VMSpec) error {
 			return bad(api.CodeDiskInvalid, field+".path", "%q is a disk of this VM already", d.Path)
 		case len(d.Serial) > api.MaxSerial || strings.ContainsFunc(d.Serial, func(c rune) bool { return c < ' ' || c > '~' }):
 			return bad(api.CodeDiskInvalid, field+".serial", "not at most %d printable characters of ASCII", api.MaxSerial)
+		}
+	}
+	if len(s.NICs) > api.MaxNICs {
+		return bad(api.CodeNetworkInvalid, "nics", "more than %d", api.MaxNICs)
+	}
+	for i, n := range s.NICs {
+		mac, err := net.ParseMAC(n.MAC)
+		switch {
+		case n.Bridge == "":
+			return bad(api.CodeNetworkInvalid, fmt.Sprintf("nics[%d].bridge", i), "is empty")
+		case n.MAC != "" && (err != nil || len(mac) != 6 || mac[0]&1 != 0 || bytes.Equal(mac, make([]byte, 6))):
+			return bad(api.CodeNetworkInvalid, fmt.Sprintf("nics[%d].mac", i), "%q is not one station's address, such as 52:54:00:12:34:56", n.MAC)
 		}
 	}
 	return nil

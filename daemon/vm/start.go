@@ -111,18 +111,18 @@ func (m *machine) created(files *Files, h Handle, id uint64, err error) {
 func (m *machine) configure(files *Files) {
 	m.active.handed = true
 	m.progress(40, false)
-	mon, h, spec := m.mon, m.handle, m.rec.VM.Spec
+	mon, h, run, spec := m.mon, m.handle, m.rec.VM.Status.RunID, m.rec.VM.Spec
 	m.step(func(ctx context.Context) func() {
-		err := m.inv.configureRun(ctx, mon, h, spec, files)
+		err := m.inv.configureRun(ctx, mon, h, run, spec, files)
 		return func() { m.configured(err) }
 	})
 }
 
-// configureRun hands disks and the run descriptor over and keeps no copy of it: closing
+// configureRun hands backends and the run descriptor over and keeps no copy of it: closing
 // the last one is how the kernel learns that the monitor is gone.
-func (inv *Inventory) configureRun(ctx context.Context, mon Monitor, h Handle, spec api.VMSpec, files *Files) error {
+func (inv *Inventory) configureRun(ctx context.Context, mon Monitor, h Handle, id uint64, spec api.VMSpec, files *Files) error {
 	defer files.Close()
-	disks, err := inv.attachDisks(ctx, h, spec, files)
+	backends, err := inv.attach(ctx, h, id, spec, files)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (inv *Inventory) configureRun(ctx context.Context, mon Monitor, h Handle, s
 	if err != nil {
 		return coded(api.CodeKernelFailed, "vm-delegate", err)
 	}
-	err = mon.Configure(ctx, spec, disks, run, files)
+	err = mon.Configure(ctx, spec, backends, run, files)
 	run.Close()
 	if err != nil {
 		return coded(api.CodeMonitorFailed, "configure", err)

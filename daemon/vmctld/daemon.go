@@ -21,6 +21,7 @@ import (
 	"vmctl/daemon/kern"
 	"vmctl/daemon/launch"
 	"vmctl/daemon/metrics"
+	"vmctl/daemon/network"
 	"vmctl/daemon/rest"
 	"vmctl/daemon/store"
 	"vmctl/daemon/task"
@@ -82,7 +83,7 @@ func serve(ctx context.Context, o *options, kernel module) (err error) {
 		return err
 	}
 	board := task.NewBoard(st)
-	inv := vm.New(vm.Config{Kernel: kernel, Launcher: launcher, Store: st, Board: board, Boot: boot, Disks: disks,
+	inv := vm.New(vm.Config{Kernel: kernel, Launcher: launcher, Network: o.network(), Store: st, Board: board, Boot: boot, Disks: disks,
 		FirstUID: o.firstUID, LastUID: o.lastUID, Version: version, Log: log, Now: now})
 	sessions, err := auth.OpenSessions(ctx, st, inv.EndSession, time.Now, log)
 	if err != nil {
@@ -165,6 +166,14 @@ func prepare(o *options) (unlock func(), err error) {
 		return nil, fmt.Errorf("%s: another vmctld runs here: %w", o.stateDir, err)
 	}
 	return func() { f.Close() }, nil
+}
+
+// network are the host's bridges, or what tests have instead.
+func (o *options) network() vm.Network {
+	if o.testNetwork != nil {
+		return o.testNetwork
+	}
+	return network.New(o.bridges)
 }
 
 func (o *options) cgroupDir() string {

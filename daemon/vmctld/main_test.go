@@ -61,7 +61,9 @@ func daemonMain() {
 	defer stop()
 	o, err := parseFlags(os.Args[1:])
 	if err == nil {
-		o.unconfined = o.unconfined || realDevice() == ""
+		if realDevice() == "" {
+			o.unconfined, o.testNetwork = true, stubNetwork(o.bridges)
+		}
 		err = serve(ctx, o, kernelAt(o.device))
 	}
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"vmctl/abi"
 	"vmctl/daemon/api"
 	"vmctl/daemon/auth"
+	"vmctl/daemon/vm"
 )
 
 // options is the command line.
@@ -27,8 +28,10 @@ type options struct {
 	cgroup                string
 	firstUID, lastUID     uint32
 	grants                []auth.Grant
+	bridges               []string
 	debug                 bool
-	unconfined            bool // tests alone: there is no flag for it
+	unconfined            bool       // tests alone: there is no flag for it
+	testNetwork           vm.Network // likewise
 }
 
 func parseFlags(args []string) (*options, error) {
@@ -45,6 +48,7 @@ func parseFlags(args []string) (*options, error) {
 	f.StringVar(&o.group, "group", "vmctl", "group that may connect to api.sock and to consoles")
 	f.StringVar(&o.adminGroup, "admin-group", "vmctl-admin", "group whose members are administrators")
 	f.StringVar(&o.cgroup, "cgroup", "auto", "delegated cgroup v2 folder for monitors, auto, or none")
+	f.StringArrayVar(&o.bridges, "bridge", nil, "bridge that VMs may be on; may be repeated")
 	f.BoolVar(&o.debug, "debug", false, "log more")
 	uids := f.String("uid-range", "200000..265535", "user ids for monitors, one per VM")
 	grants := f.StringArray("grant", nil, "PRINCIPAL=ROLE on all VMs, such as local:admin=admin; kept over restarts")

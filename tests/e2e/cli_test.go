@@ -121,13 +121,13 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// TestDisk: what a guest writes to its disk is there at its next power-on, and is
-// nobody else's meanwhile.
-func TestDisk(t *testing.T) {
+// TestDevices: what a guest writes to its disk is there at its next power-on, and is
+// nobody else's meanwhile; its network card is on the bridge.
+func TestDevices(t *testing.T) {
 	c := login(t)
 	create := func(name string) {
 		c.ok("vm", "create", name, "--kernel", "vmlinuz", "--initrd", "virtio.img", "--cmdline", "console=hvc0 quiet", "--memory", "256M",
-			"--disk", "scratch.img,serial=e2e", "--console", "virtio")
+			"--disk", "scratch.img,serial=e2e", "--nic", "vmbr0", "--console", "virtio")
 	}
 	say := func(typed, answer string) {
 		t.Helper()
@@ -141,6 +141,7 @@ func TestDisk(t *testing.T) {
 	c.refused(1, "diskInUse", "vm", "on", "late")
 	say("", "guest# ")
 	say("cat /sys/block/vda/serial; echo; echo of the $((6*7)) | dd of=/dev/vda conv=sync,fsync 2>/dev/null; echo is $((40+2))\n", `(?m)^e2e\r?\nis 42\r?$`)
+	say("ip link set eth0 up; ip addr add 192.168.77.2/24 dev eth0; ping -c 3 -W 20 192.168.77.1 | grep -c 'bytes from'\n", `(?m)^3\r?$`)
 	c.ok("vm", "off", "disk")
 	c.ok("vm", "on", "disk")
 	say("", `(?s)(init reached.*guest# .*){2}`) // the console shows the first time, too
@@ -164,6 +165,7 @@ func TestBadSpecs(t *testing.T) {
 		{"bootFileInvalid", []string{"bad", "--kernel", "initrd.img"}}, // no kernel
 		{"diskMissing", []string{"bad", "--kernel", "vmlinuz", "--disk", "nothing-there"}},
 		{"diskInvalid", []string{"bad", "--kernel", "vmlinuz", "--disk", "../vmctl.db"}},
+		{"networkInvalid", []string{"bad", "--kernel", "vmlinuz", "--nic", "lo"}},
 		{"memoryInvalid", []string{"bad", "--kernel", "vmlinuz", "--memory", "1M"}},
 		{"vcpusInvalid", []string{"bad", "--kernel", "vmlinuz", "--vcpus", "100000"}},
 		{"cmdlineTooLong", []string{"bad", "--kernel", "vmlinuz", "--cmdline", strings.Repeat("x", 3000)}},

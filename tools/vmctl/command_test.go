@@ -92,10 +92,11 @@ func TestCreateSendsTheSpec(t *testing.T) {
 	s := newStub(t)
 	u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
 	if _, errOut, status := u.run("vm", "create", "new", "--kernel", "k", "--memory", "256", "--vcpus", "3",
-		"--disk", "d.img,serial=a b", "--disk", "e.img,ro", "--console", "virtio"); status != 0 {
+		"--disk", "d.img,serial=a b", "--disk", "e.img,ro",
+		"--nic", "br0", "--nic", "br1,mac=52:54:00:00:00:01", "--console", "virtio"); status != 0 {
 		t.Fatal(errOut)
 	}
-	want := `POST /v1/vms {"name":"new","spec":{"vcpus":3,"memoryBytes":268435456,"boot":{"kernel":"k"},"disks":[{"path":"d.img","serial":"a b"},{"path":"e.img","readOnly":true}],"console":"virtio","onReset":"restart"}}`
+	want := `POST /v1/vms {"name":"new","spec":{"vcpus":3,"memoryBytes":268435456,"boot":{"kernel":"k"},"disks":[{"path":"d.img","serial":"a b"},{"path":"e.img","readOnly":true}],"nics":[{"bridge":"br0"},{"bridge":"br1","mac":"52:54:00:00:00:01"}],"console":"virtio","onReset":"restart"}}`
 	if s.saw() != want {
 		t.Errorf("the server saw %s, want %s", s.saw(), want)
 	}
@@ -119,6 +120,8 @@ func TestErrorsAndStatuses(t *testing.T) {
 		{"vm create new --kernel k --memory lots", 2, `--memory: "lots" is no size`},
 		{"vm create new --kernel k --disk ,ro", 2, "--disk ,ro: no file"},
 		{"vm create new --kernel k --disk a,rw", 2, `"rw" is neither ro nor serial=TEXT`},
+		{"vm create new --kernel k --nic ,mac=1", 2, "not BRIDGE[,mac=ADDRESS]"},
+		{"vm create new --kernel k --nic br0,ip=1", 2, "not BRIDGE[,mac=ADDRESS]"},
 		{"vm create new --kernel k --vcpus x", 2, "vm create: invalid argument"},
 		{"vm start web", 2, `vm: no command "start"; see vmctl vm --help`},
 		{"start", 2, `no command "start"`},

@@ -84,6 +84,10 @@ func (p *program) showVM(vm *api.VM) error {
 	for i, d := range vm.Spec.Disks {
 		disks[i] = diskLine(d)
 	}
+	nics := make([]string, len(vm.Spec.NICs))
+	for i, n := range vm.Spec.NICs {
+		nics[i] = n.Bridge + ",mac=" + n.MAC
+	}
 	return p.fields(
 		[2]string{"Name", vm.Name},
 		[2]string{"Id", vm.ID},
@@ -95,6 +99,7 @@ func (p *program) showVM(vm *api.VM) error {
 		[2]string{"Initrd", vm.Spec.Boot.Initrd},
 		[2]string{"Cmdline", vm.Spec.Boot.Cmdline},
 		[2]string{"Disks", strings.Join(disks, ", ")},
+		[2]string{"Networks", strings.Join(nics, ", ")},
 		[2]string{"Console", string(vm.Spec.Console)},
 		[2]string{"On reset", string(vm.Spec.OnReset)},
 		[2]string{"Last stop", p.stopLine(vm.Status.LastStop)},
@@ -149,6 +154,16 @@ func parseDisk(text string) (api.DiskSpec, error) {
 	return d, nil
 }
 
+// parseNIC reads BRIDGE[,mac=ADDRESS].
+func parseNIC(text string) (api.NICSpec, error) {
+	bridge, option, more := strings.Cut(text, ",")
+	mac, ok := strings.CutPrefix(option, "mac=")
+	if bridge == "" || more && !ok {
+		return api.NICSpec{}, fmt.Errorf("--nic %s: not BRIDGE[,mac=ADDRESS]", text)
+	}
+	return api.NICSpec{Bridge: bridge, MAC: mac}, nil
+}
+
 func (p *program) vmCreate() *cobra.Command {
 	var (
 		spec    = api.DefaultVMSpec()
@@ -156,6 +171,7 @@ func (p *program) vmCreate() *cobra.Command {
 		onReset string
 		console string
 		disks   []string
+		nics    []string
 		start   bool
 		task    waiting
 	)
@@ -177,6 +193,13 @@ func (p *program) vmCreate() *cobra.Command {
 					return usageError{err}
 				}
 				spec.Disks = append(spec.Disks, d)
+			}
+			for _, text := range nics {
+				n, err := parseNIC(text)
+				if err != nil {
+					return usageError{err}
+				}
+				spec.NICs = append(spec.NICs, n)
 			}
 			spec.MemoryBytes, spec.OnReset, spec.Console = bytes, api.ResetPolicy(onReset), api.ConsoleKind(console)
 			vm, err := c.CreateVM(ctx, api.VMCreate{Name: args[0], Spec: spec})
@@ -205,6 +228,7 @@ func (p *program) vmCreate() *cobra.Command {
 	flags.StringVar(&spec.Boot.Initrd, "initrd", "", "initial RAM disk, likewise")
 	flags.StringVar(&spec.Boot.Cmdline, "cmdline", "", "kernel command line")
 	flags.StringArrayVar(&disks, "disk", nil, "raw image in the host's folder of disks: FILE[,ro][,serial=TEXT]; may be repeated")
+	flags.StringArrayVar(&nics, "nic", nil, "network card on a bridge of the host: BRIDGE[,mac=ADDRESS]; may be repeated")
 	flags.StringVar(&console, "console", string(spec.Console), "the guest's device that is the console: serial or virtio")
 	flags.StringVar(&onReset, "on-reset", string(spec.OnReset), "what a reset by the guest does: restart or stop")
 	flags.BoolVar(&start, "start", false, "power it on as well")

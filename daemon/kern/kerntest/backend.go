@@ -3,6 +3,7 @@
 package kerntest
 
 import (
+	"net"
 	"os"
 	"slices"
 
@@ -189,10 +190,10 @@ func (k *Kernel) giveBack(c *call) message {
 	return message{}
 }
 
-// returnAll is the end of a monitor. Called with mu.
-func (k *Kernel) returnAll(v *fakeVM) {
+// returnAll is the end of a monitor, whose VM may be gone already. Called with mu.
+func (k *Kernel) returnAll(monitor *net.UnixConn) {
 	for _, b := range k.backends {
-		if b.vm == v {
+		if b.vm.bound == monitor {
 			b.taken = false
 		}
 	}

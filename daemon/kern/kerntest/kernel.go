@@ -201,7 +201,6 @@ func (k *Kernel) drop(c *net.UnixConn) {
 	for _, v := range k.vms {
 		if v.bound == c {
 			k.stop(v, abi.ReasonMonitorGone, [4]uint64{})
-			k.returnAll(v)
 		}
 		if v.held[c] {
 			delete(v.held, c)
@@ -210,6 +209,7 @@ func (k *Kernel) drop(c *net.UnixConn) {
 			}
 		}
 	}
+	k.returnAll(c)
 }
 
 // newVM lists a VM. Called with mu.

@@ -207,6 +207,14 @@ func (h handle) AttachDisk(file *os.File) (uint32, error) {
 	return n, err
 }
 
+func (h handle) AttachNIC(tap, vhost *os.File) (uint32, error) {
+	parts := []abi.Part{{FD: int(tap.Fd()), Role: abi.RoleTap}}
+	if vhost != nil {
+		parts = append(parts, abi.Part{FD: int(vhost.Fd()), Role: abi.RoleVhost})
+	}
+	return h.v.AttachNIC(parts...)
+}
+
 func (h handle) Destroy() error {
 	err := h.v.Destroy()
 	if errors.Is(err, unix.ESHUTDOWN) {

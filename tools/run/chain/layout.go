@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -83,7 +84,7 @@ func layOut(guestDir string) (vmctld, vmhttp account, err error) {
 	if err := shareKey(vmctld, vmhttp); err != nil {
 		return vmctld, vmhttp, err
 	}
-	return vmctld, vmhttp, errors.Join(copyBoot(guestDir), makeDisk(vmctld), delegateCgroup(vmctld))
+	return vmctld, vmhttp, errors.Join(copyBoot(guestDir), makeDisk(vmctld), makeBridge(vmctld), delegateCgroup(vmctld))
 }
 
 // setEntries puts lines into a database of users or groups, in place of those
@@ -151,6 +152,25 @@ const scratchSize = 64 << 20
 func makeDisk(owner account) error {
 	const path = "/var/lib/vmctl/disks/scratch.img"
 	return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, scratchSize), os.Chown(path, int(owner.id), int(owner.id)))
+}
+
+// The bridge that VMs may be on, and the machine's address there.
+const (
+	bridge  = "vmbr0"
+	address = "192.168.77.1/24"
+)
+
+// makeBridge makes it, and opens taps and the kernel's vhost to vmctld, as the rules of
+// udev do to all and to a group.
+func makeBridge(owner account) error {
+	for _, args := range [][]string{
+		{"link", "add", bridge, "type", "bridge"}, {"addr", "add", address, "dev", bridge}, {"link", "set", bridge, "up"},
+	} {
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	return errors.Join(os.Chmod("/dev/net/tun", 0o666), os.Chown("/dev/vhost-net", int(owner.id), int(owner.id)))
 }
 
 // cgroupRoot is the subtree that vmctld may arrange as it likes.

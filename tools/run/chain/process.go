@@ -28,7 +28,7 @@ var capabilities = []uintptr{
 // StartDaemon starts vmctld and waits until it takes connections.
 func (l *Layout) StartDaemon(ctx context.Context) (*Process, error) {
 	p, err := start(l.vmctld, capabilities, filepath.Join(l.bin, "vmctld"),
-		"--vmx", filepath.Join(l.bin, "vmx"), "--grant", "local:admin=admin")
+		"--vmx", filepath.Join(l.bin, "vmx"), "--grant", "local:admin=admin", "--bridge", bridge)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ type Schemas = components["schemas"];
 export type VM = Schemas["VM"];
 export type VMSpec = Schemas["VMSpec"];
 export type DiskSpec = Schemas["DiskSpec"];
+export type NICSpec = Schemas["NICSpec"];
 export type VMStatus = Schemas["VMStatus"];
 export type State = VMStatus["state"];
 export type Verb = VMStatus["allowed"][number];

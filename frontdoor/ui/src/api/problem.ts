@@ -100,6 +100,10 @@ export function advice(error: ApiError): string {
       return "A disk is a raw image of whole sectors of 512 bytes.";
     case "diskInUse":
       return "Power the other VM off, or let both read the disk only.";
+    case "networkMissing":
+      return "Make the bridge on the host, or correct its name.";
+    case "networkInvalid":
+      return "VMs may be on the bridges that vmctld was started with (--bridge).";
     case "initrdTooLarge":
       return "Give the VM more memory.";
     case "limitExceeded":

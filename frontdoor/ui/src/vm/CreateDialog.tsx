@@ -71,6 +71,13 @@ export default function CreateDialog({ vms, onClose }: { vms: readonly VM[]; onC
             />
             <Help id="disks" finding={shown("disks")} help="Raw images in the host’s folder of disks, one a line: web.img or tools.img,ro" />
           </FormGroup>
+          <FormGroup label="Network cards" fieldId="nics">
+            <TextArea
+              id="nics" value={draft.nics} rows={2} resizeOrientation="vertical" spellCheck={false} autoCapitalize="none"
+              validated={validated(shown("nics"))} aria-describedby="nics-help" onChange={(_, value) => set("nics")(value)}
+            />
+            <Help id="nics" finding={shown("nics")} help="Bridges of the host that VMs may be on, one a line: br0 or br0,mac=52:54:00:12:34:56" />
+          </FormGroup>
           <FormGroup label="Console" fieldId="console">
             <FormSelect id="console" value={draft.console} onChange={(_, value) => set("console")(value)}>
               <FormSelectOption value="serial" label="Serial port (ttyS0)" />

@@ -6,7 +6,7 @@ import {
   DescriptionListGroup,
   DescriptionListTerm,
 } from "@patternfly/react-core/dist/dynamic/components/DescriptionList";
-import type { DiskSpec, VM } from "../api/model";
+import type { DiskSpec, NICSpec, VM } from "../api/model";
 import { CommandLines } from "../ui/CommandLines";
 import { Exact, When } from "../ui/When";
 import { createLines } from "./equivalent";
@@ -43,6 +43,7 @@ export function Summary({ vm }: { vm: VM }) {
             <Item term="Initial RAM disk">{spec.boot.initrd ? <code>{spec.boot.initrd}</code> : "none"}</Item>
             <Item term="Command line">{spec.boot.cmdline ? <code>{spec.boot.cmdline}</code> : "empty"}</Item>
             <Item term="Disks">{spec.disks?.length ? <Disks disks={spec.disks} /> : "none"}</Item>
+            <Item term="Network cards">{spec.nics?.length ? <NICs nics={spec.nics} /> : "none"}</Item>
             <Item term="Console">{spec.console === "virtio" ? "virtio (hvc0)" : "serial port (ttyS0)"}</Item>
             <Item term="When the guest resets">{spec.onReset === "stop" ? "power off" : "boot again"}</Item>
           </List>
@@ -79,6 +80,21 @@ const Disks = ({ disks }: { disks: readonly DiskSpec[] }) => (
         <code>{disk.path}</code>
         {disk.readOnly && ", read-only"}
         {disk.serial && `, serial number ${disk.serial}`}
+      </li>
+    ))}
+  </ul>
+);
+
+const NICs = ({ nics }: { nics: readonly NICSpec[] }) => (
+  <ul className="vmctl-plain">
+    {nics.map((nic, i) => (
+      <li key={i}>
+        <code>{nic.bridge}</code>
+        {nic.mac && (
+          <>
+            , address <code>{nic.mac}</code>
+          </>
+        )}
       </li>
     ))}
   </ul>

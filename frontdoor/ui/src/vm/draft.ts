@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A VM as it is being typed.
 import type { Host, VM, VMSpec } from "../api/model";
-import { checkCmdline, checkDisks, checkMemory, checkName, checkPath, checkVCPUs, type Draft, type Finding, memoryBytes, parseDisks } from "./validate";
+import { checkCmdline, checkDisks, checkMemory, checkName, checkNICs, checkPath, checkVCPUs, type Draft, type Finding, memoryBytes, parseDisks, parseNICs } from "./validate";
 
 export type { Draft };
 
@@ -15,6 +15,7 @@ export const emptyDraft: Draft = {
   initrd: "",
   cmdline: "console=ttyS0",
   disks: "",
+  nics: "",
   console: "serial",
   onReset: "restart",
 };
@@ -28,12 +29,14 @@ export function checkDraft(draft: Draft, vms: readonly VM[], host?: Host): Parti
     initrd: checkPath(draft.initrd, false),
     cmdline: checkCmdline(draft.cmdline),
     disks: checkDisks(draft.disks),
+    nics: checkNICs(draft.nics),
   };
 }
 
 /** specOf is only for a draft in which nothing is wrong. */
 export function specOf(draft: Draft): VMSpec {
   const disks = parseDisks(draft.disks);
+  const nics = parseNICs(draft.nics);
   return {
     vcpus: Number(draft.vcpus),
     memoryBytes: memoryBytes(draft) ?? 0,
@@ -43,6 +46,7 @@ export function specOf(draft: Draft): VMSpec {
       ...(draft.cmdline && { cmdline: draft.cmdline }),
     },
     ...(!("problem" in disks) && disks.length > 0 && { disks }),
+    ...(!("problem" in nics) && nics.length > 0 && { nics }),
     console: draft.console,
     onReset: draft.onReset,
   };

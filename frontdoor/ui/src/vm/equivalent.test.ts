@@ -19,10 +19,11 @@ describe("createLines", () => {
     console: "serial" as const,
     onReset: "restart" as const,
   };
-  it("names disks and console", () => {
+  it("names disks, network cards and console", () => {
+    const nics = [{ bridge: "br0" }, { bridge: "br1", mac: "52:54:00:12:34:56" }];
     const disks = [{ path: "a b.img", serial: "x" }, { path: "c.img", readOnly: true }];
-    expect(createLines("web", { ...spec, boot: { kernel: "k" }, disks, console: "virtio" }).vmctl).toBe(
-      "vmctl vm create web --vcpus 2 --memory 512M --kernel k --disk 'a b.img,serial=x' --disk c.img,ro --console virtio",
+    expect(createLines("web", { ...spec, boot: { kernel: "k" }, disks, nics, console: "virtio" }).vmctl).toBe(
+      "vmctl vm create web --vcpus 2 --memory 512M --kernel k --disk 'a b.img,serial=x' --disk c.img,ro --nic br0 --nic br1,mac=52:54:00:12:34:56 --console virtio",
     );
   });
   it("names every part of the spec", () => {

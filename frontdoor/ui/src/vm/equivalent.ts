@@ -24,6 +24,7 @@ export function createLines(name: string, spec: VMSpec): Lines {
   if (initrd) words.push("--initrd", quote(initrd));
   if (cmdline) words.push("--cmdline", quote(cmdline));
   for (const disk of spec.disks ?? []) words.push("--disk", quote(diskWord(disk)));
+  for (const nic of spec.nics ?? []) words.push("--nic", quote(nic.bridge + (nic.mac ? `,mac=${nic.mac}` : "")));
   if (spec.console && spec.console !== "serial") words.push("--console", spec.console);
   if (spec.onReset && spec.onReset !== "restart") words.push("--on-reset", spec.onReset);
   const body = JSON.stringify({ name, spec });

@@ -10,6 +10,7 @@ import {
   formatBytes,
   memoryBytes,
   parseDisks,
+  parseNICs,
 } from "./validate";
 
 const host = { cpus: 2, memoryBytes: 2 ** 32 } as Host;
@@ -43,6 +44,18 @@ describe("parseDisks", () => {
   it.each(["a.img,rw", "../a.img", ",ro", "a.img\na.img,ro", `a.img,serial=${"x".repeat(21)}`, "a.img,serial=é",
     Array.from({ length: 17 }, (_, i) => `d${i}`).join("\n")])("refuses %j", (text) =>
     expect(parseDisks(text)).toHaveProperty("problem"));
+});
+
+describe("parseNICs", () => {
+  it("reads a network card a line", () => {
+    expect(parseNICs("br0\n\n lan-1,mac=52:54:00:12:34:56 \n")).toEqual([
+      { bridge: "br0" }, { bridge: "lan-1", mac: "52:54:00:12:34:56" },
+    ]);
+    expect(parseNICs("")).toEqual([]);
+  });
+  it.each(["br0,mac=", "br0,mac=53:54:00:12:34:56", "br0,ip=1", "a bridge", "x".repeat(16),
+    Array.from({ length: 9 }, () => "br0").join("\n")])("refuses %j", (text) =>
+    expect(parseNICs(text)).toHaveProperty("problem"));
 });
 
 describe("checkVCPUs", () => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checks of what is typed for a new VM. The limits are those of the API, which
 // checks again; `problem` stops the form, `warning` does not.
-import type { DiskSpec, Host } from "../api/model";
+import type { DiskSpec, Host, NICSpec } from "../api/model";
 
 export const limits = {
   vcpus: 64,
@@ -12,6 +12,7 @@ export const limits = {
   path: 1024,
   disks: 16,
   serial: 20,
+  nics: 8,
 } as const;
 
 export interface Draft {
@@ -23,6 +24,7 @@ export interface Draft {
   initrd: string;
   cmdline: string;
   disks: string;
+  nics: string;
   console: "serial" | "virtio";
   onReset: "restart" | "stop";
 }
@@ -108,6 +110,23 @@ export function parseDisks(text: string): DiskSpec[] | { problem: string } {
 export function checkDisks(text: string): Finding {
   const disks = parseDisks(text);
   return "problem" in disks ? disks : undefined;
+}
+
+/** parseNICs reads one network card a line, as --nic of vmctl takes it: BRIDGE[,mac=ADDRESS]. */
+export function parseNICs(text: string): NICSpec[] | { problem: string } {
+  const nics: NICSpec[] = [];
+  for (const line of text.split("\n").map((l) => l.trim())) {
+    if (line === "") continue;
+    const [, bridge, mac] = /^([^\s,/]{1,15})(?:,mac=([0-9a-f][02468ace](?::[0-9a-f]{2}){5}))?$/.exec(line) ?? [];
+    if (!bridge) return { problem: `“${line}” is no bridge, nor one with “,mac=52:54:00:12:34:56”.` };
+    nics.push({ bridge, ...(mac && { mac }) });
+  }
+  return nics.length > limits.nics ? { problem: `At most ${limits.nics} network cards.` } : nics;
+}
+
+export function checkNICs(text: string): Finding {
+  const nics = parseNICs(text);
+  return "problem" in nics ? nics : undefined;
 }
 
 export function checkCmdline(cmdline: string): Finding {

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmctl/daemon/api"
+)
+
+// drainTimeout is how long a start waits for a disk whose last VM has ended, until
+// I/O under way gives it back.
+const drainTimeout = 15 * time.Second
+
+// Backends are the numbers that the spec's disks and network cards have in the run.
+type Backends struct{ Disks, NICs []uint32 }
+
+// attach gives disks and network cards to the run. The daemon keeps no file of them
+// open: only then the kernel sees who has them.
+func (inv *Inventory) attach(ctx context.Context, h Handle, run uint64, spec api.VMSpec, files *Files) (b Backends, err error) {
+	if b.Disks, err = inv.attachDisks(ctx, h, spec, files); err != nil {
+		return b, err
+	}
+	b.NICs, err = inv.attachNICs(h, run, spec)
+	return b, err
+}
+
+func (inv *Inventory) attachDisks(ctx context.Context, h Handle, spec api.VMSpec, files *Files) ([]uint32, error) {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	numbers := make([]uint32, 0, len(files.disks))
+	for i, file := range files.disks {
+		n, err := inv.attachDisk(ctx, h, file)
+		if err != nil {
+			return nil, diskError(spec.Disks[i].Path, err)
+		}
+		numbers = append(numbers, n)
+	}
+	for _, file := range files.disks {
+		file.Close() // nothing was written
+	}
+	files.disks = nil
+	return numbers, nil
+}
+
+// attachDisk waits for as long as only a VM that has ended has the disk.
+func (inv *Inventory) attachDisk(ctx context.Context, h Handle, file *os.File) (uint32, error) {
+	for {
+		changed := inv.claimsChange() // before the claims are asked for
+		n, err := h.AttachDisk(file)
+		if !errors.Is(err, ErrDiskClaimed) {
+			return n, err
+		}
+		holder, draining, err := inv.claimant(ctx, file)
+		if err != nil {
+			return 0, err
+		}
+		if !draining {
+			return 0, &api.Error{Code: api.CodeDiskInUse, Detail: "in use by " + holder}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, &api.Error{Code: api.CodeDiskInUse, Detail: "still held by I/O of " + holder + ", which has ended"}
+		}
+	}
+}
+
+// claimant says in words who has a disk that was refused, and whether it only
+// drains. Who had it may have let go of it since: that is as if it drained.
+func (inv *Inventory) claimant(ctx context.Context, file *os.File) (holder string, draining bool, err error) {
+	claims, err := inv.kernel.Claims(ctx)
+	if err != nil {
+		return "", false, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return "", false, os.NewSyscallError("fstat", err)
+	}
+	holder, draining = "a VM", true
+	for _, c := range claims {
+		if c.Dev != st.Dev || c.Inode != st.Ino {
+			continue
+		}
+		name := "run " + strconv.FormatUint(c.Run, 10)
+		if run, err := inv.kernel.Open(c.Run); err == nil {
+			if facts, err := run.Run(); err == nil {
+				name = fmt.Sprintf("the VM %q", facts.Name)
+			}
+			run.Close() // read only
+		}
+		if !c.Draining {
+			return name, false, nil
+		}
+		holder = name
+	}
+	return holder, draining, nil
+}
+
+// diskError says of which disk it is.
+func diskError(path string, err error) error {
+	var e *api.Error
+	if errors.As(err, &e) && e.Code == api.CodeDiskInUse {
+		return &api.Error{Code: e.Code, Detail: fmt.Sprintf("disk %q is %s", path, e.Detail), Err: e.Err}
+	}
+	return coded(api.CodeKernelFailed, "vm-attach-disk", err)
+}
+
+// attachNICs makes the host's ends of the network cards.
+func (inv *Inventory) attachNICs(h Handle, run uint64, spec api.VMSpec) ([]uint32, error) {
+	numbers := make([]uint32, 0, len(spec.NICs))
+	for i, n := range spec.NICs {
+		tap, vhost, err := inv.network.Open(run, i, n)
+		if err != nil {
+			return nil, networkError(i, err)
+		}
+		number, err := h.AttachNIC(tap, vhost)
+		tap.Close()
+		if vhost != nil {
+			vhost.Close()
+		}
+		if err != nil {
+			return nil, coded(api.CodeKernelFailed, "vm-attach-nic", err)
+		}
+		numbers = append(numbers, number)
+	}
+	return numbers, nil
+}
+
+// networkError says of which network card it is.
+func networkError(i int, err error) error {
+	var e *api.Error
+	if errors.As(err, &e) {
+		return &api.Error{Code: e.Code, Field: fmt.Sprintf("body.spec.nics[%d].bridge", i), Detail: e.Detail, Err: e.Err}
+	}
+	return coded(api.CodeKernelFailed, "network card", err)
+}
+
+// giveAddresses gives each network card that has none an address of its own for good:
+// one that is locally administered.
+func giveAddresses(spec *api.VMSpec) {
+	for i := range spec.NICs {
+		if spec.NICs[i].MAC == "" {
+			mac := make(net.HardwareAddr, 6)
+			rand.Read(mac)
+			mac[0] = mac[0]&^1 | 2
+			spec.NICs[i].MAC = mac.String()
+		}
+	}
+}
