@@ -20,6 +20,7 @@ var table = importTable{
 		{"daemon/kern/kerntest", []string{"abi", "daemon/api", "daemon/vm", "daemon/kern"}, "the fake kernel"},
 		{"daemon/launch/...", []string{"daemon/api", "daemon/vm", "daemon/launch", "monitor/ctl", "monitor/spec", "monitor/wire"}, "it speaks vmx's control protocol, and satisfies the model's interfaces"},
 		{"daemon/launch/launchtest", []string{"abi", "daemon/api", "daemon/vm", "daemon/launch", "daemon/kern/kerntest", "monitor/ctl", "monitor/spec", "monitor/wire", "monitor/console/proto"}, "a stub of vmx that speaks its real protocols"},
+		{"daemon/network", []string{"daemon/api"}, "taps and bridges, without VMs; it satisfies the model's interface"},
 		{"daemon/store", []string{"daemon/api", "daemon/task", "daemon/vm", "daemon/event"}, "it keeps what the model, the tasks and the journal hand it"},
 		{"daemon/rest", []string{"daemon/api", "daemon/auth", "daemon/auth/peer", "daemon/event", "daemon/task"}, "HTTP appears in this layer alone; the model comes as interfaces"},
 		{"daemon/metrics", []string{"daemon/api"}, "it reads what others hand it"},

@@ -6,7 +6,6 @@
 package net
 
 import (
-	"encoding/binary"
 	"errors"
 	"os"
 
@@ -46,8 +45,6 @@ const (
 // HeaderSize is what stands before each packet on the tap, in bytes: struct
 // virtio_net_hdr_v1. Who makes the tap sets it by TUNSETVNETHDRSZ.
 const HeaderSize = 12
-
-var order = binary.LittleEndian
 
 // ErrTap is a file that is no tap with IFF_VNET_HDR.
 var ErrTap = errors.New("network card's file is no tap with headers")
