@@ -44,6 +44,10 @@ cover-kmod: setup-test build kernel-debug ## the same, and which lines of the mo
 	@COVER=1 JOBS=1 tests/run debug
 	@go run ./tools/cover -least 90 build/test/*.cover
 
+.PHONY: fuzz
+fuzz: ## run every fuzz target for a minute each; FUZZTIME=5m: for longer
+	@tests/fuzz
+
 .PHONY: test-quick
 test-quick: setup-test build ## run what needs no kernel: what a developer runs all day
 	@tests/run quick

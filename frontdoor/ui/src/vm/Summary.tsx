@@ -15,6 +15,8 @@ import { formatBytes } from "./validate";
 
 export function Summary({ vm }: { vm: VM }) {
   const { spec, status } = vm;
+  // Its addresses are its own.
+  const another = { ...spec, ...(spec.nics && { nics: spec.nics.map(({ bridge }) => ({ bridge })) }) };
   return (
     <div className="vmctl-cards">
       <Card>
@@ -66,7 +68,7 @@ export function Summary({ vm }: { vm: VM }) {
       <Card>
         <CardTitle component="h2">Another like it</CardTitle>
         <CardBody>
-          <CommandLines lines={createLines(vm.name, spec)} />
+          <CommandLines lines={createLines(vm.name, another)} />
         </CardBody>
       </Card>
     </div>

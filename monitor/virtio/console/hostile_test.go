@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !race
+
+package console_test
+
+import (
+	"testing"
+
+	"vmctl/monitor/virtio/console"
+	"vmctl/monitor/virtio/virtiotest"
+)
+
+func FuzzHostile(f *testing.F) {
+	virtiotest.Seeds(f)
+	f.Fuzz(func(t *testing.T, program []byte) {
+		virtiotest.Hostile(t, console.New(func(byte) {}, func() {}), program)
+	})
+}
