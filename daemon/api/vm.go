@@ -95,7 +95,7 @@ type VMStatus struct {
 	RunID    uint64    `json:"runId,omitempty" doc:"The kernel's number of this power cycle; never used again"`
 	Since    time.Time `json:"since" doc:"When this state began"`
 	LastStop *LastStop `json:"lastStop,omitempty" doc:"Why the last run ended"`
-	Allowed  []Verb    `json:"allowed" nullable:"false" enum:"powerOn,powerOff,reset,consoleToken,delete" doc:"What can be asked of the VM in this state"`
+	Allowed  []Verb    `json:"allowed" nullable:"false" enum:"powerOn,powerOff,shutdown,reset,pause,resume,consoleToken,delete" doc:"What can be asked of the VM in this state"`
 }
 
 // State is the state of a VM.
@@ -117,7 +117,10 @@ type Verb string
 const (
 	VerbPowerOn      Verb = "powerOn"
 	VerbPowerOff     Verb = "powerOff"
+	VerbShutdown     Verb = "shutdown"
 	VerbReset        Verb = "reset"
+	VerbPause        Verb = "pause"
+	VerbResume       Verb = "resume"
 	VerbConsoleToken Verb = "consoleToken"
 	VerbDelete       Verb = "delete"
 )

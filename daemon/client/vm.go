@@ -78,6 +78,22 @@ func (c *Client) PowerOff(ctx context.Context, vm string) (*api.Task, error) {
 	return c.change(ctx, http.MethodPost, vm, ":powerOff")
 }
 
+// Shutdown presses the power button of a running VM. The task is done when it was
+// pressed: what the guest makes of it is its own affair.
+func (c *Client) Shutdown(ctx context.Context, vm string) (*api.Task, error) {
+	return c.change(ctx, http.MethodPost, vm, ":shutdown")
+}
+
+// Pause asks that no instruction of a running VM begins; ErrStateConflict otherwise.
+func (c *Client) Pause(ctx context.Context, vm string) (*api.Task, error) {
+	return c.change(ctx, http.MethodPost, vm, ":pause")
+}
+
+// Resume asks that a paused VM goes on; ErrStateConflict unless it is paused.
+func (c *Client) Resume(ctx context.Context, vm string) (*api.Task, error) {
+	return c.change(ctx, http.MethodPost, vm, ":resume")
+}
+
 // Reset asks for a reset of the running VM; ErrStateConflict unless it runs.
 func (c *Client) Reset(ctx context.Context, vm string) (*api.Task, error) {
 	return c.change(ctx, http.MethodPost, vm, ":reset")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
@@ -166,6 +167,36 @@ func (h *handle) AttachNIC(tap, vhost *os.File) (uint32, error) {
 		return 0, &Error{Op: "vm-attach-nic", VM: h.id, Err: err}
 	}
 	return n, nil
+}
+
+// Pause shuts the gate for the operator.
+func (h *handle) Pause(timeout time.Duration) error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return os.NewSyscallError("clock_gettime", err)
+	}
+	deadline := uint64(now.Nano() + timeout.Nanoseconds())
+	for {
+		_, err := h.vm.Pause(abi.PauseOperator, deadline)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EINTR): // of a signal to the daemon
+		case errors.Is(err, unix.ETIMEDOUT):
+			return &api.Error{Code: api.CodeKernelFailed, Err: err,
+				Detail: "a vCPU's thread was not out of the guest in time; the gate is shut, and it will stay out from then on"}
+		default:
+			return &Error{Op: "vm-pause", VM: h.id, Err: err}
+		}
+	}
+}
+
+// Resume ends the operator's pause.
+func (h *handle) Resume() error {
+	if err := h.vm.Resume(abi.PauseOperator); err != nil && !errors.Is(err, unix.EALREADY) {
+		return &Error{Op: "vm-resume", VM: h.id, Err: err}
+	}
+	return nil
 }
 
 // Destroy takes the VM out of the inventory; one that is out is no error.

@@ -135,6 +135,9 @@ func (m *Monitor) Start(ctx context.Context) error { return m.told(m.client.Star
 // Reset resets the guest.
 func (m *Monitor) Reset(ctx context.Context) error { return m.told(m.client.Reset(ctx)) }
 
+// PowerButton presses the guest's power button.
+func (m *Monitor) PowerButton(ctx context.Context) error { return m.told(m.client.PowerButton(ctx)) }
+
 // Shutdown asks the monitor to end.
 func (m *Monitor) Shutdown(ctx context.Context) error { return m.told(m.client.Shutdown(ctx)) }
 

@@ -121,7 +121,13 @@ func (m *machine) begin() {
 	case kind == api.TaskPowerOff && state == api.StateOff:
 		m.finish(nil)
 	case kind == api.TaskReset && state == api.StateRunning:
-		m.beginReset()
+		m.beginCall("reset", Monitor.Reset)
+	case kind == api.TaskShutdown && state == api.StateRunning:
+		m.beginCall("power-button", Monitor.PowerButton)
+	case kind == api.TaskPause && state == api.StateRunning:
+		m.beginGate("vm-pause", func(h Handle) error { return h.Pause(pauseTimeout) })
+	case kind == api.TaskResume && state == api.StatePaused:
+		m.beginGate("vm-resume", resume)
 	case kind == api.TaskDelete && state == api.StateOff:
 		m.beginDelete()
 	default:

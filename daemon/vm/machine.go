@@ -15,11 +15,11 @@ import (
 // machine is one VM. Its goroutine, loop, owns every field below "owned" and is
 // the only one that changes the state:
 //
-//	        powerOn               kernel: running             kernel: paused
+//	        powerOn               kernel: running     pause, kernel: paused
 //	off ---------------> starting -----------------> running ----------------> paused
 //	 ^                      |                       ^  | |  <---------------     |
-//	 |                      | a step fails,         +--+ |   kernel: resumed     |
-//	 |                      | powerOff,           reset   |                       |
+//	 |                      | a step fails,         +--+ |   resume, kernel:     |
+//	 |                      | powerOff,           reset   |   resumed             |
 //	 |                      | kernel: stopped             |                       |
 //	 |                      |                             | powerOff, or the      |
 //	 |                      v                             v kernel: stopped       |
@@ -72,7 +72,7 @@ type active struct {
 	lost       error // powerOn: its run or monitor ended
 	busy       bool  // a worker of it runs
 	handed     bool  // powerOn: the monitor has the run
-	configured bool  // powerOn: all is done but the kernel's word
+	configured bool  // powerOn, pause, resume: all is done but the kernel's word
 }
 
 // allowed is the table of verbs and states; the interface shows it as it is.
@@ -83,9 +83,9 @@ func allowed(s api.State) []api.Verb {
 	case api.StateStarting:
 		return []api.Verb{api.VerbPowerOff, api.VerbConsoleToken}
 	case api.StateRunning:
-		return []api.Verb{api.VerbPowerOff, api.VerbReset, api.VerbConsoleToken}
+		return []api.Verb{api.VerbPowerOff, api.VerbShutdown, api.VerbReset, api.VerbPause, api.VerbConsoleToken}
 	case api.StatePaused:
-		return []api.Verb{api.VerbPowerOff, api.VerbConsoleToken}
+		return []api.Verb{api.VerbPowerOff, api.VerbResume, api.VerbConsoleToken}
 	case api.StateStopping:
 		return []api.Verb{api.VerbPowerOn}
 	default:

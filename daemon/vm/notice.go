@@ -66,6 +66,7 @@ func (m *machine) runs() {
 // held: the kernel says who keeps the gate shut.
 func (m *machine) held(by Holders) {
 	m.paused = by != 0
+	defer m.gateEnds()
 	if !m.up() || m.state() == m.upState() {
 		return
 	}

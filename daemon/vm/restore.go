@@ -134,8 +134,12 @@ func (m *machine) resume(open []api.Task, running bool) {
 			m.finish(nil)
 		case t.Kind == api.TaskPowerOn:
 			m.active.abort = &api.Error{Code: api.CodeUnavailable, Detail: "the daemon was restarted before the guest ran; the start was undone"}
-		case t.Kind == api.TaskReset:
-			m.finish(&api.Error{Code: api.CodeUnavailable, Detail: "the daemon was restarted; whether the guest was reset is not known"})
+		case t.Kind == api.TaskReset, t.Kind == api.TaskShutdown:
+			m.finish(&api.Error{Code: api.CodeUnavailable, Detail: "the daemon was restarted; whether the guest was told is not known"})
+		case (t.Kind == api.TaskPause || t.Kind == api.TaskResume) && running && m.paused == (t.Kind == api.TaskPause):
+			m.finish(nil)
+		case t.Kind == api.TaskPause, t.Kind == api.TaskResume:
+			m.finish(&api.Error{Code: api.CodeUnavailable, Detail: "the daemon was restarted before the kernel was asked"})
 		}
 		// A powerOff whose VM does not run is done when the rest is cleared away.
 	}

@@ -131,6 +131,12 @@ type Handle interface {
 	// AttachNIC gives it a network card, with a vhost if that is not nil, and returns
 	// the card's number there. The caller closes the files.
 	AttachNIC(tap, vhost *os.File) (uint32, error)
+	// Pause shuts the gate for the operator, and returns when no guest instruction
+	// begins any more, or with an error when a vCPU's thread could not be had in the
+	// time: the gate is shut then, too.
+	Pause(timeout time.Duration) error
+	// Resume ends that; whether the guest goes on depends on other holders.
+	Resume() error
 	// Destroy takes it out of the kernel's inventory; it stops it if need be.
 	Destroy() error
 	Close() error
@@ -194,6 +200,9 @@ type Monitor interface {
 	Configure(ctx context.Context, spec api.VMSpec, backends Backends, run *os.File, files *Files) error
 	Start(ctx context.Context) error
 	Reset(ctx context.Context) error
+	// PowerButton presses the guest's power button.
+	PowerButton(ctx context.Context) error
+	// Shutdown ends the monitor.
 	Shutdown(ctx context.Context) error
 	Grant(ctx context.Context, g ConsoleGrant) error
 	// CloseConsoles ends the consoles of a session, or all when it is empty.

@@ -10,12 +10,13 @@ import (
 	"vmctl/daemon/api"
 )
 
-// Times of a start and of a reset.
+// Times of a start and of what is asked of a VM that is up.
 const (
 	spawnTimeout     = 20 * time.Second // a monitor enters its jail and says hello
 	configureTimeout = 60 * time.Second // it reads kernel and initrd
 	runTimeout       = 30 * time.Second // from its start to the kernel's word
-	resetTimeout     = 10 * time.Second
+	callTimeout      = 10 * time.Second // of reset and power button
+	pauseTimeout     = 10 * time.Second // until every vCPU's thread is out of the guest
 )
 
 // beginStart is powerOn: files, kernel VM, monitor, descriptor, start, and the
@@ -203,7 +204,8 @@ func (m *machine) abandon(err error) {
 	m.teardown()
 }
 
-func (m *machine) beginReset() {
+// beginCall is a task that one call of the monitor does.
+func (m *machine) beginCall(op string, call func(Monitor, context.Context) error) {
 	m.progress(0, false)
 	mon := m.mon
 	if mon == nil || m.deaf {
@@ -211,9 +213,55 @@ func (m *machine) beginReset() {
 		return
 	}
 	m.step(func(ctx context.Context) func() {
-		ctx, cancel := context.WithTimeout(ctx, resetTimeout)
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
-		err := coded(api.CodeMonitorFailed, "reset", mon.Reset(ctx))
+		err := coded(api.CodeMonitorFailed, op, call(mon, ctx))
 		return func() { m.finish(err) }
 	})
+}
+
+// beginGate is pause or resume. The monitor has no part in it, and the state follows
+// the kernel's word, after which the task ends: see gateEnds.
+func (m *machine) beginGate(op string, call func(Handle) error) {
+	m.progress(0, false)
+	h := m.handle
+	if h == nil {
+		m.finish(&api.Error{Code: api.CodeKernelFailed, Detail: "no descriptor of the run"})
+		return
+	}
+	m.step(func(context.Context) func() {
+		err := coded(api.CodeKernelFailed, op, call(h))
+		return func() {
+			if err != nil {
+				m.finish(err)
+				return
+			}
+			m.active.configured = true
+			m.gateEnds()
+		}
+	})
+}
+
+// resume ends the operator's pause. What another holder keeps shut stays shut, and
+// nothing would ever say otherwise.
+func resume(h Handle) error {
+	if err := h.Resume(); err != nil {
+		return err
+	}
+	run, err := h.Run()
+	if err == nil && run.Paused != 0 {
+		return &api.Error{Code: api.CodeStateConflict, Detail: "a snapshot keeps the VM paused"}
+	}
+	return err
+}
+
+// gateEnds ends a pause or resume when all is as it asked for.
+func (m *machine) gateEnds() {
+	a := m.active
+	if a == nil || !a.configured || a.task.Kind != api.TaskPause && a.task.Kind != api.TaskResume {
+		return
+	}
+	if m.up() && m.paused == (a.task.Kind == api.TaskPause) {
+		m.finish(nil)
+	}
 }

@@ -108,8 +108,13 @@ func (m *machine) torn(run Run, reaped bool, err error) {
 	if a := m.active; a != nil {
 		// A start that was undone failed; a powerOff is done; a reset that is
 		// still busy ends by itself.
-		if a.task.Kind == api.TaskPowerOn || a.task.Kind == api.TaskPowerOff {
+		switch a.task.Kind {
+		case api.TaskPowerOn, api.TaskPowerOff:
 			ended = append(ended, m.endTask(a.abort))
+		case api.TaskPause, api.TaskResume:
+			if !a.busy { // it waits for a word that the kernel does not say any more
+				ended = append(ended, m.endTask(&api.Error{Code: api.CodeStateConflict, Detail: "the VM stopped"}))
+			}
 		}
 	}
 	m.commit("stopped", func(tx Tx) error {

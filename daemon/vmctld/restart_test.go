@@ -472,8 +472,12 @@ func TestPaused(t *testing.T) {
 	state(api.StateRunning)
 	pause(abi.PauseSnapshot)
 	state(api.StatePaused)
-	if s := r.get("a").Status; !slices.Equal(s.Allowed, []api.Verb{api.VerbPowerOff, api.VerbConsoleToken}) {
+	if s := r.get("a").Status; !slices.Equal(s.Allowed, []api.Verb{api.VerbPowerOff, api.VerbResume, api.VerbConsoleToken}) {
 		t.Errorf("allowed: %v", s.Allowed)
+	}
+	// The operator does not hold it.
+	if task := r.end(r.ask("a", "resume")); task.State != api.TaskFailed || task.Error.Code != api.CodeStateConflict {
+		t.Errorf("%+v %+v", task, task.Error)
 	}
 	r.refused(r.do("POST", "/v1/vms/a:reset", ""), 409, api.CodeStateConflict)
 	r.kill()

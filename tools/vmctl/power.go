@@ -67,6 +67,18 @@ func (p *program) vmReset() *cobra.Command {
 	return p.power("reset VM...", "Reset running VMs; consoles stay open", "reset", (*client.Client).Reset)
 }
 
+func (p *program) vmShutdown() *cobra.Command {
+	return p.power("shutdown VM...", "Press the power button of running VMs", "power button pressed", (*client.Client).Shutdown)
+}
+
+func (p *program) vmPause() *cobra.Command {
+	return p.power("pause VM...", "Pause running VMs: no instruction of theirs begins any more", "paused", (*client.Client).Pause)
+}
+
+func (p *program) vmResume() *cobra.Command {
+	return p.power("resume VM...", "Let paused VMs go on", "running", (*client.Client).Resume)
+}
+
 func (p *program) vmDelete() *cobra.Command {
 	cmd := p.power("delete VM...", "Delete VMs that are off", "deleted", (*client.Client).DeleteVM)
 	cmd.Aliases = []string{"rm"}

@@ -16,7 +16,7 @@ import (
 
 func (p *program) vmCommand() *cobra.Command {
 	return p.group(&cobra.Command{Use: "vm", Short: "Create, list, power and delete VMs"},
-		p.vmList(), p.vmShow(), p.vmCreate(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmReset())
+		p.vmList(), p.vmShow(), p.vmCreate(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmShutdown(), p.vmReset(), p.vmPause(), p.vmResume())
 }
 
 func (p *program) vmList() *cobra.Command {

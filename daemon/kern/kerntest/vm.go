@@ -215,6 +215,18 @@ func (h handle) AttachNIC(tap, vhost *os.File) (uint32, error) {
 	return h.v.AttachNIC(parts...)
 }
 
+func (h handle) Pause(time.Duration) error {
+	_, err := h.v.Pause(abi.PauseOperator, 0)
+	return err
+}
+
+func (h handle) Resume() error {
+	if err := h.v.Resume(abi.PauseOperator); err != nil && !errors.Is(err, unix.EALREADY) {
+		return err
+	}
+	return nil
+}
+
 func (h handle) Destroy() error {
 	err := h.v.Destroy()
 	if errors.Is(err, unix.ESHUTDOWN) {

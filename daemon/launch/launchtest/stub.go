@@ -180,6 +180,8 @@ func (s *stub) do(m ctl.Message, fds []int) (ctl.Message, *ctl.Error) {
 			return nil, &ctl.Error{Code: ctl.KernelFailed, Text: err.Error()}
 		}
 		go s.tell(&ctl.GuestReset{Count: s.resets})
+	case *ctl.PowerButton:
+		go s.end(abi.ReasonPoweroff)
 	case *ctl.ConsoleGrant:
 		s.consoles.grant(*r)
 	case *ctl.ConsoleClose:

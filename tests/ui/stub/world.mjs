@@ -6,9 +6,9 @@ import { problem, readJSON, sendJSON } from "./http.mjs";
 const allowed = {
   off: ["powerOn", "consoleToken", "delete"],
   starting: ["powerOff", "consoleToken"],
-  running: ["powerOff", "reset", "consoleToken"],
+  running: ["powerOff", "shutdown", "reset", "pause", "consoleToken"],
   stopping: ["powerOn"],
-  paused: [],
+  paused: ["powerOff", "resume", "consoleToken"],
 };
 
 export class World {
@@ -195,6 +195,12 @@ export class World {
         return this.setState(vm, "running");
       case "powerOff":
         return this.stopped(vm, "operator", "");
+      case "shutdown":
+        return this.stopped(vm, "poweroff", "");
+      case "pause":
+        return this.setState(vm, "paused");
+      case "resume":
+        return this.setState(vm, "running");
       case "reset":
         this.emit("vm.reset", vm, { runId: this.run, count: 1 });
         return this.onState(vm);

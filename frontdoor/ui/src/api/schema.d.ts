@@ -163,6 +163,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/vms/{id}:pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Pause a running VM: from the end of the task on no instruction of the guest begins */
+        post: operations["pause"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/vms/{id}:powerOff": {
         parameters: {
             query?: never;
@@ -208,6 +225,40 @@ export interface paths {
         put?: never;
         /** Reset a running VM; consoles and runId stay */
         post: operations["reset"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/vms/{id}:resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let a paused VM go on */
+        post: operations["resume"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/vms/{id}:shutdown": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Press the power button of a running VM; the task is done when it was pressed, what the guest makes of it is seen in the state */
+        post: operations["shutdown"];
         delete?: never;
         options?: never;
         head?: never;
@@ -448,7 +499,7 @@ export interface components {
             /** Format: uuid */
             id: string;
             /** @enum {string} */
-            kind: "vm.powerOn" | "vm.powerOff" | "vm.reset" | "vm.delete";
+            kind: "vm.powerOn" | "vm.powerOff" | "vm.shutdown" | "vm.reset" | "vm.pause" | "vm.resume" | "vm.delete";
             /** Format: int64 */
             progress: number;
             /**
@@ -561,7 +612,7 @@ export interface components {
         };
         VMStatus: {
             /** @description What can be asked of the VM in this state */
-            allowed: ("powerOn" | "powerOff" | "reset" | "consoleToken" | "delete")[];
+            allowed: ("powerOn" | "powerOff" | "shutdown" | "reset" | "pause" | "resume" | "consoleToken" | "delete")[];
             /** @description Why the last run ended */
             lastStop?: components["schemas"]["LastStop"];
             /**
@@ -995,6 +1046,41 @@ export interface operations {
             };
         };
     };
+    pause: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body give the same answer for 24 h */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskAccepted"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     powerOff: {
         parameters: {
             query?: never;
@@ -1066,6 +1152,76 @@ export interface operations {
         };
     };
     reset: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body give the same answer for 24 h */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskAccepted"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body give the same answer for 24 h */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskAccepted"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    shutdown: {
         parameters: {
             query?: never;
             header?: {

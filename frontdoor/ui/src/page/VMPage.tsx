@@ -80,6 +80,8 @@ function Found({ vm, tab }: { vm: VM; tab: TabName }) {
         actions={
           <>
             <VerbButton vm={vm} deed="powerOn" />
+            <VerbButton vm={vm} deed={vm.status.state === "paused" ? "resume" : "pause"} />
+            <VerbButton vm={vm} deed="shutdown" />
             <VerbButton vm={vm} deed="powerOff" />
             <VerbButton vm={vm} deed="reset" />
             <VerbButton vm={vm} deed="delete" />

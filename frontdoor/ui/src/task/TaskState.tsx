@@ -5,7 +5,10 @@ import type { Task } from "../api/model";
 const kinds: Record<Task["kind"], string> = {
   "vm.powerOn": "Power on",
   "vm.powerOff": "Power off",
+  "vm.shutdown": "Shut down",
   "vm.reset": "Reset",
+  "vm.pause": "Pause",
+  "vm.resume": "Resume",
   "vm.delete": "Delete",
 };
 

@@ -8,7 +8,7 @@ import { CommandLines } from "../ui/CommandLines";
 import { ProblemAlert } from "../ui/ProblemAlert";
 import type { Deed, useDeed } from "./ask";
 import { verbLines } from "./equivalent";
-import { verbs } from "./power";
+import { harmless, verbs } from "./power";
 import { formatBytes } from "./validate";
 
 export function DeedDialog(props: { vm: VM; deed: Deed; request: ReturnType<typeof useDeed>; onClose: () => void }) {
@@ -19,7 +19,7 @@ export function DeedDialog(props: { vm: VM; deed: Deed; request: ReturnType<type
       <ModalHeader
         title={`${label} ${vm.name}?`}
         labelId="deed-title"
-        {...(deed !== "powerOn" && { titleIconVariant: "warning" as const })}
+        {...(!harmless(deed) && { titleIconVariant: "warning" as const })}
       />
       <ModalBody id="deed-body">
         {request.error && <ProblemAlert error={request.error} title={`Could not ${label.toLowerCase()} ${vm.name}`} />}
@@ -30,7 +30,7 @@ export function DeedDialog(props: { vm: VM; deed: Deed; request: ReturnType<type
       </ModalBody>
       <ModalFooter>
         <Button
-          variant={deed === "powerOn" ? "primary" : "danger"}
+          variant={harmless(deed) ? "primary" : "danger"}
           isLoading={request.isPending}
           isDisabled={request.isPending}
           onClick={() => request.mutate(undefined, { onSuccess: onClose })}
@@ -49,6 +49,12 @@ function Losses({ vm, deed }: { vm: VM; deed: Deed }) {
   switch (deed) {
     case "powerOn":
       return <p>It boots {vm.spec.boot.kernel}.</p>;
+    case "pause":
+      return <p>No instruction of the guest begins any more until it is resumed.</p>;
+    case "resume":
+      return <p>The guest goes on where it stood.</p>;
+    case "shutdown":
+      return <p>The power button is pressed. Most guests end what runs and power off; one that does not listen goes on.</p>;
     case "powerOff":
       return (
         <p>

@@ -3,6 +3,8 @@
 // keyboard and says why.
 import { Button } from "@patternfly/react-core/dist/dynamic/components/Button";
 import { Tooltip } from "@patternfly/react-core/dist/dynamic/components/Tooltip";
+import MoonIcon from "@patternfly/react-icons/dist/esm/icons/moon-icon";
+import PauseIcon from "@patternfly/react-icons/dist/esm/icons/pause-icon";
 import PlayIcon from "@patternfly/react-icons/dist/esm/icons/play-icon";
 import PowerOffIcon from "@patternfly/react-icons/dist/esm/icons/power-off-icon";
 import RedoIcon from "@patternfly/react-icons/dist/esm/icons/redo-icon";
@@ -12,12 +14,15 @@ import type { VM } from "../api/model";
 import { useWhoAmI } from "../live/Live";
 import { type Deed, useDeed } from "./ask";
 import { DeedDialog } from "./DeedDialog";
-import { gate, verbs } from "./power";
+import { gate, harmless, verbs } from "./power";
 
 const icons: Record<Deed, ReactElement> = {
   powerOn: <PlayIcon />,
   powerOff: <PowerOffIcon />,
+  shutdown: <MoonIcon />,
   reset: <RedoIcon />,
+  pause: <PauseIcon />,
+  resume: <PlayIcon />,
   delete: <TrashIcon />,
 };
 
@@ -29,8 +34,7 @@ export function VerbButton({ vm, deed, compact }: { vm: VM; deed: Deed; compact?
   const label = verbs[deed].label;
   const press = () => {
     if (!open.open || request.isPending) return;
-    // Only what loses nothing is done without a question.
-    if (deed === "powerOn") request.mutate(undefined, { onError: () => setAsking(true) });
+    if (harmless(deed)) request.mutate(undefined, { onError: () => setAsking(true) });
     else setAsking(true);
   };
   const button = (

@@ -18,6 +18,12 @@ async function ask(vm: VM, deed: Deed): Promise<Task> {
       return (await take(api.POST("/v1/vms/{id}:powerOn", { params: { path, header: newKey() } }))).task;
     case "powerOff":
       return (await take(api.POST("/v1/vms/{id}:powerOff", { params: { path, header: newKey() } }))).task;
+    case "shutdown":
+      return (await take(api.POST("/v1/vms/{id}:shutdown", { params: { path, header: newKey() } }))).task;
+    case "pause":
+      return (await take(api.POST("/v1/vms/{id}:pause", { params: { path, header: newKey() } }))).task;
+    case "resume":
+      return (await take(api.POST("/v1/vms/{id}:resume", { params: { path, header: newKey() } }))).task;
     case "reset":
       return (await take(api.POST("/v1/vms/{id}:reset", { params: { path, header: newKey() } }))).task;
   }

@@ -37,7 +37,10 @@ export function createLines(name: string, spec: VMSpec): Lines {
 const vmctlVerb: Record<Verb, string> = {
   powerOn: "vm on",
   powerOff: "vm off",
+  shutdown: "vm shutdown",
   reset: "vm reset",
+  pause: "vm pause",
+  resume: "vm resume",
   delete: "vm delete",
   consoleToken: "console",
 };

@@ -21,7 +21,7 @@ describe("gate", () => {
       reason: "Only a VM that is off or stopping can be powered on; web is running.",
     });
     expect(gate(inState("off", ["powerOn"]), "powerOff", ["admin"])).toMatchObject({
-      reason: "Only a VM that is starting or running can be powered off; web is off.",
+      reason: "Only a VM that is starting, running or paused can be powered off; web is off.",
     });
   });
 

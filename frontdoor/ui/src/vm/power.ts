@@ -18,18 +18,24 @@ export const verbs: Record<Verb, VerbRule> = {
   powerOff: {
     label: "Power off",
     done: "powered off",
-    states: ["starting", "running"],
+    states: ["starting", "running", "paused"],
     role: "operator",
   },
+  shutdown: { label: "Shut down", done: "shut down", states: ["running"], role: "operator" },
   reset: { label: "Reset", done: "reset", states: ["running"], role: "operator" },
+  pause: { label: "Pause", done: "paused", states: ["running"], role: "operator" },
+  resume: { label: "Resume", done: "resumed", states: ["paused"], role: "operator" },
   consoleToken: {
     label: "Console",
     done: "opened on its console",
-    states: ["off", "starting", "running"],
+    states: ["off", "starting", "running", "paused"],
     role: "operator",
   },
   delete: { label: "Delete", done: "deleted", states: ["off"], role: "admin" },
 };
+
+/** What loses nothing is done without a question. */
+export const harmless = (verb: Verb) => verb === "powerOn" || verb === "pause" || verb === "resume";
 
 export type Gate = { open: true } | { open: false; reason: string };
 
