@@ -103,6 +103,15 @@ func TestCommandLine(t *testing.T) {
 	if status != 0 {
 		t.Fatalf("console: status %d\n%s", status, out)
 	}
+	c.ok("vm", "pause", "cli")
+	if state, _ := c.state("cli"); state != "paused" {
+		t.Errorf("after pause: %s", state)
+	}
+	c.refused(4, "stateConflict", "vm", "reset", "cli")
+	c.ok("vm", "resume", "cli")
+	if out, status := c.run("echo $((40+3))\n", "console", "cli", "--wait-for", `(?m)^43\r?$`, "--timeout", "60s"); status != 0 {
+		t.Fatalf("console after resume: status %d\n%s", status, out)
+	}
 	c.ok("vm", "off", "cli")
 	if state, reason := c.state("cli"); state != "off" || reason != "operator" {
 		t.Errorf("after off: %s, %s", state, reason)
