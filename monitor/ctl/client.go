@@ -170,6 +170,12 @@ func (c *Client) Configure(ctx context.Context, s spec.Spec, vm, kernel, initrd 
 	return err
 }
 
+// Balloon sets the target of the guest's balloon in bytes, unless it is KeepTarget, and
+// asks what it has.
+func (c *Client) Balloon(ctx context.Context, target uint64) (*BalloonReply, error) {
+	return answer[*BalloonReply](c.Call(ctx, Balloon{target}))
+}
+
 // Start lets the guest run.
 func (c *Client) Start(ctx context.Context) error { return c.do(ctx, Start{}) }
 

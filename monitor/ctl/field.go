@@ -85,6 +85,16 @@ func (m *StatusReply) decode(r *wire.Reader) {
 	m.VCPUs, m.MemoryBytes, m.ConsoleViewers = r.U32(), r.U64(), r.U32()
 }
 
+func (m Balloon) encode(w *wire.Writer)  { w.U64(m.Target) }
+func (m *Balloon) decode(r *wire.Reader) { m.Target = r.U64() }
+
+func (m BalloonReply) encode(w *wire.Writer) {
+	w.U64(m.Target)
+	w.U64(m.Actual)
+}
+
+func (m *BalloonReply) decode(r *wire.Reader) { m.Target, m.Actual = r.U64(), r.U64() }
+
 func (m GuestReset) encode(w *wire.Writer)  { w.U32(m.Count) }
 func (m *GuestReset) decode(r *wire.Reader) { m.Count = r.U32() }
 

@@ -23,6 +23,7 @@ const (
 	typeShutdown     Type = 7
 	typeConsoleGrant Type = 8
 	typeConsoleClose Type = 9
+	typeBalloon      Type = 10
 
 	typeGuestReset    Type = 0x4001
 	typeStopped       Type = 0x4002
@@ -133,7 +134,14 @@ type (
 		User    string
 		Reason  string // shown to the viewer
 	}
+
+	// Balloon says how much memory the guest is to give to the host, in bytes, or
+	// KeepTarget; answered by BalloonReply. States: configured, running.
+	Balloon struct{ Target uint64 }
 )
+
+// KeepTarget is no target of a balloon: it is only asked.
+const KeepTarget = 1<<64 - 1
 
 // Replies that have fields. All others are Done.
 type (
@@ -153,6 +161,10 @@ type (
 		MemoryBytes    uint64
 		ConsoleViewers uint32
 	}
+
+	// BalloonReply answers Balloon, in bytes. What the guest has given is its own
+	// word, and comes later than the target.
+	BalloonReply struct{ Target, Actual uint64 }
 
 	// Done answers every other request. Kind is the request's type.
 	Done struct {
@@ -209,6 +221,8 @@ func (Reset) kind() Type         { return typeReset }
 func (Shutdown) kind() Type      { return typeShutdown }
 func (ConsoleGrant) kind() Type  { return typeConsoleGrant }
 func (ConsoleClose) kind() Type  { return typeConsoleClose }
+func (Balloon) kind() Type       { return typeBalloon }
+func (BalloonReply) kind() Type  { return typeBalloon | replyBit }
 func (HelloReply) kind() Type    { return typeHello | replyBit }
 func (StatusReply) kind() Type   { return typeStatus | replyBit }
 func (d Done) kind() Type        { return d.of | replyBit }

@@ -137,6 +137,10 @@ func fresh(kind Type) decoder {
 		return new(ConsoleGrant)
 	case typeConsoleClose:
 		return new(ConsoleClose)
+	case typeBalloon:
+		return new(Balloon)
+	case typeBalloon | replyBit:
+		return new(BalloonReply)
 	case typeHello | replyBit:
 		return new(HelloReply)
 	case typeStatus | replyBit:

@@ -13,6 +13,7 @@ import (
 	"vmctl/abi"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/virtio"
+	"vmctl/monitor/virtio/balloon"
 	"vmctl/monitor/virtio/blk"
 	"vmctl/monitor/virtio/console"
 	"vmctl/monitor/virtio/net"
@@ -57,6 +58,11 @@ func (m *Machine) addVirtio() error {
 			return err
 		}
 	}
+	m.balloon = balloon.New(m.memory)
+	if err := m.plug("balloon", m.balloon); err != nil {
+		return err
+	}
+	m.airPort = m.devices[len(m.devices)-1].Transport
 	return nil
 }
 

@@ -30,6 +30,7 @@ import (
 	"vmctl/monitor/pci"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/virtio"
+	"vmctl/monitor/virtio/balloon"
 	"vmctl/monitor/virtio/console"
 )
 
@@ -80,6 +81,8 @@ type Machine struct {
 	output  Output
 	hvc     *console.Device // nil: the serial port is the console
 	hvcPort *virtio.Transport
+	balloon *balloon.Device
+	airPort *virtio.Transport // of the balloon
 	uart    *legacy.UART
 	rtc     *legacy.RTC
 	debug   legacy.Debug
@@ -210,6 +213,15 @@ func (m *Machine) Resize(cols, rows uint16) {
 	if m.hvc != nil && m.hvc.Resize(cols, rows) {
 		m.hvcPort.Changed()
 	}
+}
+
+// Balloon says how much memory the guest is to give to the host, in bytes, or keeps
+// what it was told, and returns the target and what the guest says that it gave.
+func (m *Machine) Balloon(target uint64, keep bool) (uint64, uint64) {
+	if !keep && m.balloon.SetTarget(target) {
+		m.airPort.Changed()
+	}
+	return m.balloon.Sizes()
 }
 
 // PowerButton presses the power button.

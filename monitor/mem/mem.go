@@ -130,6 +130,21 @@ func (m *Memory) Write(addr uint64, data []byte) error {
 	return nil
 }
 
+// Release gives the host the pages that lie whole within bytes that At returned. The
+// guest finds zeros there when it touches them again. errors.Is: ErrRange.
+func (m *Memory) Release(b []byte) error {
+	if at, base := HostAddr(b), HostAddr(m.ram); m.mapping == nil || at < base || at-base > m.Size() || uint64(len(b)) > m.Size()-(at-base) {
+		return ErrRange // bytes of somebody else's would be lost
+	}
+	skip := int(-HostAddr(b) & (pageSize - 1))
+	if len(b) < skip+pageSize {
+		return nil
+	}
+	b = b[skip:]
+	b = b[:len(b)&^(pageSize-1)]
+	return os.NewSyscallError("madvise", unix.Madvise(b, unix.MADV_DONTNEED))
+}
+
 // Clear makes all RAM zero again and gives its pages back to the host.
 func (m *Memory) Clear() error {
 	return os.NewSyscallError("madvise", unix.Madvise(m.ram, unix.MADV_DONTNEED))

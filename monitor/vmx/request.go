@@ -49,6 +49,13 @@ func (m *monitor) handle(request ctl.Message, fds []int) (reply ctl.Message, ref
 		if refused = m.need(ctl.Running); refused == nil {
 			m.machine.Reset()
 		}
+	case *ctl.Balloon:
+		if m.machine == nil {
+			refused = m.need(ctl.Running)
+			break
+		}
+		target, actual := m.machine.Balloon(r.Target, r.Target == ctl.KeepTarget)
+		return ctl.BalloonReply{Target: target, Actual: actual}, nil, nil
 	case *ctl.Shutdown:
 		after = m.shutdown()
 	default:

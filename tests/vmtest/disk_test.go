@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"vmctl/abi"
 	"vmctl/monitor/ctl"
@@ -71,6 +72,7 @@ func TestDevices(t *testing.T) {
 	want("bus", "cd /sys/bus/pci/devices; for d in *; do echo $d $(cat $d/vendor $d/device); done", strings.Join([]string{
 		"0000:00:00.0 0x1b36 0x0008", "0000:00:01.0 0x1af4 0x1044", "0000:00:02.0 0x1af4 0x1043",
 		"0000:00:03.0 0x1af4 0x1042", "0000:00:04.0 0x1af4 0x1042",
+		"0000:00:05.0 0x1af4 0x1045",
 	}, "\n"))
 	want("entropy", "head -c 5000 /dev/hwrng | wc -c", "5000")
 	want("serial number", "cat /sys/block/vda/serial", "a serial number")
@@ -81,6 +83,7 @@ func TestDevices(t *testing.T) {
 	s.Resize(132, 43)
 	want("size of the console", "sleep 1; stty size", "43 132")
 	t.Run("no exits", func(t *testing.T) { testNoExits(t, v, s) })
+	t.Run("balloon", func(t *testing.T) { testBalloon(t, v, s) })
 	t.Run("jail", func(t *testing.T) { testJail(t, v) })
 	t.Run("broken driver", func(t *testing.T) { testBrokenDriver(t, v, s) })
 
@@ -109,6 +112,68 @@ func TestDevices(t *testing.T) {
 	if b, err := os.ReadFile(second); err != nil || !bytes.Equal(b, fixed) {
 		t.Errorf("the disk that is only read differs: %v", err)
 	}
+}
+
+// testBalloon shows that memory which the guest does not need any more is the host's
+// again: what it freed, by its own report, and what it was told to give.
+func testBalloon(t *testing.T, v *vmtest.VMX, s *vmtest.Screen) {
+	const used, most = 96 << 20, 64 << 20
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(vmtest.Timeout); !ok(); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("never: %s; the monitor has %d MiB", what, resident(t, v)>>20)
+			}
+		}
+	}
+	before := resident(t, v)
+	s.Run("head -c " + strconv.Itoa(used) + " /dev/zero >/tmp/z")
+	full := resident(t, v)
+	if full < before+used/2 {
+		t.Errorf("%d MiB of files in memory made the monitor grow from %d to %d MiB", used>>20, before>>20, full>>20)
+	}
+	s.Run("rm /tmp/z")
+	until("what was freed is the host's", func() bool { return resident(t, v) < full-used/2 })
+	balloon := func(target uint64) *ctl.BalloonReply {
+		t.Helper()
+		r, err := v.Client.Balloon(v.Context(), target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := balloon(ctl.KeepTarget); *r != (ctl.BalloonReply{}) {
+		t.Errorf("at first: %+v", r)
+	}
+	free := func() int {
+		n, err := strconv.Atoi(s.Run("awk '/MemFree/ {print $2}' /proc/meminfo"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n << 10
+	}
+	had := free()
+	balloon(most)
+	until("the balloon has its target", func() bool { return balloon(ctl.KeepTarget).Actual == most })
+	if has := free(); has > had-most/2 {
+		t.Errorf("with %d MiB in the balloon the guest has %d MiB free, and had %d", most>>20, has>>20, had>>20)
+	}
+	balloon(0)
+	until("the balloon is empty", func() bool { return balloon(ctl.KeepTarget).Actual == 0 })
+	if has := free(); has < had-most/2 {
+		t.Errorf("with an empty balloon the guest has %d MiB free, and had %d", has>>20, had>>20)
+	}
+}
+
+// resident is how much memory the host has given the monitor and its guest, in bytes.
+func resident(t *testing.T, v *vmtest.VMX) int {
+	t.Helper()
+	fields := strings.Fields(proc(t, v, "statm"))
+	n, err := strconv.Atoi(fields[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n * os.Getpagesize()
 }
 
 // testNoExits shows that a disk and a console at work cost no exit to the monitor:
