@@ -20,6 +20,9 @@ const (
 	maxFrame = HeaderSize + 14 + 1<<16
 	// plainFrame is the largest to others: an MTU of 1500, and a VLAN's tag.
 	plainFrame = HeaderSize + 1518
+	// maxSend is above what a driver sends: a tap would take all of a larger one in
+	// kernel memory before it refuses it.
+	maxSend = 1 << 17
 	// batch is how many packets go before the guest hears of them.
 	batch = 64
 	// maxVec is how many pieces a system call takes: UIO_MAXIOV of linux/uio.h.
@@ -73,7 +76,7 @@ func (o *own) send(q *virtio.Queue) {
 	for {
 		q.Disarm()
 		for n := 0; q.Pop(&c); n++ {
-			if len(c.Write) > 0 || len(c.Read) > maxVec || c.ReadLen() < HeaderSize {
+			if len(c.Write) > 0 || len(c.Read) > maxVec || c.ReadLen() < HeaderSize || c.ReadLen() > maxSend {
 				q.Fail(virtio.ErrRequest)
 				break
 			}
