@@ -42,6 +42,8 @@ type VMSpec struct {
 	NICs        []NICSpec   `json:"nics,omitempty" maxItems:"8" doc:"Network cards, in the order in which the guest finds them"`
 	Console     ConsoleKind `json:"console" required:"false" enum:"serial,virtio" default:"serial" doc:"The device that the VM's console is: ttyS0, or hvc0 once the guest has its driver"`
 	OnReset     ResetPolicy `json:"onReset" required:"false" enum:"restart,stop" default:"restart" doc:"What a reset by the guest does"`
+	OnPoweroff  EndPolicy   `json:"onPoweroff" required:"false" enum:"stop,restart" default:"stop" doc:"What becomes of the VM when the guest powers off"`
+	OnCrash     EndPolicy   `json:"onCrash" required:"false" enum:"stop,restart" default:"stop" doc:"What becomes of it after a panic, a triple fault, or the end of its monitor; restarts are further and further apart"`
 }
 
 // BootSpec is what a VM boots. Paths are relative to the host's boot folder,
@@ -77,7 +79,7 @@ const (
 
 // DefaultVMSpec returns the spec that a VM gets where a request is silent.
 func DefaultVMSpec() VMSpec {
-	return VMSpec{VCPUs: 1, MemoryBytes: 512 << 20, Console: ConsoleSerial, OnReset: ResetRestart}
+	return VMSpec{VCPUs: 1, MemoryBytes: 512 << 20, Console: ConsoleSerial, OnReset: ResetRestart, OnPoweroff: EndStop, OnCrash: EndStop}
 }
 
 // ResetPolicy says what happens when the guest resets itself.
@@ -89,13 +91,24 @@ const (
 	ResetStop    ResetPolicy = "stop"    // the VM powers off
 )
 
+// EndPolicy says what becomes of a VM whose run has ended by itself.
+type EndPolicy string
+
+// What becomes of it.
+const (
+	EndStop    EndPolicy = "stop"    // it stays off
+	EndRestart EndPolicy = "restart" // it is powered on again
+)
+
 // VMStatus is what a VM does now.
 type VMStatus struct {
-	State    State     `json:"state" enum:"off,starting,running,paused,stopping"`
-	RunID    uint64    `json:"runId,omitempty" doc:"The kernel's number of this power cycle; never used again"`
-	Since    time.Time `json:"since" doc:"When this state began"`
-	LastStop *LastStop `json:"lastStop,omitempty" doc:"Why the last run ended"`
-	Allowed  []Verb    `json:"allowed" nullable:"false" enum:"powerOn,powerOff,shutdown,reset,pause,resume,consoleToken,delete" doc:"What can be asked of the VM in this state"`
+	State     State      `json:"state" enum:"off,starting,running,paused,stopping"`
+	RunID     uint64     `json:"runId,omitempty" doc:"The kernel's number of this power cycle; never used again"`
+	Since     time.Time  `json:"since" doc:"When this state began"`
+	LastStop  *LastStop  `json:"lastStop,omitempty" doc:"Why the last run ended"`
+	RestartAt *time.Time `json:"restartAt,omitempty" doc:"When its policy powers it on again; powerOff keeps it off"`
+	Restarts  int        `json:"restarts,omitempty" doc:"Starts by policy since somebody asked for one, or since a run that lasted"`
+	Allowed   []Verb     `json:"allowed" nullable:"false" enum:"powerOn,powerOff,shutdown,reset,pause,resume,consoleToken,delete" doc:"What can be asked of the VM in this state"`
 }
 
 // State is the state of a VM.

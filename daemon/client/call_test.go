@@ -66,7 +66,7 @@ func TestCallsOnTheSocket(t *testing.T) {
 		"GET /v1/vms/web", "DELETE /v1/vms/web", "POST /v1/vms/web:powerOn", "POST /v1/vms/web:powerOff",
 		"POST /v1/vms/web:reset", `POST /v1/vms/web:consoleToken {"mode":"ro"}`, "GET /v1/tasks/t1", "GET /v1/host",
 		"GET /v1", "GET /v1/whoami", "GET /v1/vms?cursor=a+b&limit=5",
-		`POST /v1/vms {"name":"web","spec":{"vcpus":1,"memoryBytes":536870912,"boot":{"kernel":"vmlinuz"},"console":"serial","onReset":"restart"}}`,
+		`POST /v1/vms {"name":"web","spec":{"vcpus":1,"memoryBytes":536870912,"boot":{"kernel":"vmlinuz"},"console":"serial","onReset":"restart","onPoweroff":"stop","onCrash":"stop"}}`,
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("the server saw\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -48,7 +48,7 @@ func (m *machine) admit(verb api.Verb) error {
 	conflict := func(format string, args ...any) error {
 		return &api.Error{Code: api.CodeStateConflict, Detail: fmt.Sprintf(format, args...)}
 	}
-	if !slices.Contains(allowed(m.state()), verb) {
+	if !slices.Contains(m.rec.VM.Status.Allowed, verb) {
 		return conflict("%s is not possible while the VM is %s", verb, m.state())
 	}
 	if m.queue.Full() {
@@ -119,6 +119,8 @@ func (m *machine) begin() {
 		m.progress(0, true)
 		m.teardown()
 	case kind == api.TaskPowerOff && state == api.StateOff:
+		m.forgetPlan()
+		m.progress(0, true)
 		m.finish(nil)
 	case kind == api.TaskReset && state == api.StateRunning:
 		m.beginCall("reset", Monitor.Reset)

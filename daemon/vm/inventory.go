@@ -343,7 +343,7 @@ func (inv *Inventory) Create(ctx context.Context, req api.VMCreate) (api.VM, err
 	giveAddresses(&req.Spec)
 	now := inv.now()
 	rec := Record{VM: api.VM{ID: uuid.NewString(), Name: req.Name, Generation: 1, Spec: req.Spec, CreatedAt: now, UpdatedAt: now,
-		Status: api.VMStatus{State: api.StateOff, Since: now, Allowed: allowed(api.StateOff)}}}
+		Status: api.VMStatus{State: api.StateOff, Since: now, Allowed: allowed(api.VMStatus{State: api.StateOff})}}}
 	err := inv.store.Update(context.WithoutCancel(ctx), func(tx Tx) error {
 		if err := tx.Insert(&rec, inv.config.FirstUID, inv.config.LastUID); err != nil {
 			return err

@@ -56,6 +56,8 @@ type machine struct {
 	deadline *time.Timer   // of starting
 	idle     *time.Timer   // of a monitor that serves consoles alone
 	reattach *time.Timer   // of a connection that was lost
+	again    *time.Timer   // of a start by policy
+	upSince  time.Time     // that the guest is known to run
 	deaf     bool          // the connection to the monitor is lost
 	dead     bool          // the monitor is gone, and a worker still holds it
 	serves   bool          // a console token was given out for the monitor
@@ -76,9 +78,12 @@ type active struct {
 }
 
 // allowed is the table of verbs and states; the interface shows it as it is.
-func allowed(s api.State) []api.Verb {
-	switch s {
+func allowed(s api.VMStatus) []api.Verb {
+	switch s.State {
 	case api.StateOff:
+		if s.RestartAt != nil { // powerOff: it stays off
+			return []api.Verb{api.VerbPowerOn, api.VerbPowerOff, api.VerbConsoleToken, api.VerbDelete}
+		}
 		return []api.Verb{api.VerbPowerOn, api.VerbConsoleToken, api.VerbDelete}
 	case api.StateStarting:
 		return []api.Verb{api.VerbPowerOff, api.VerbConsoleToken}
@@ -94,10 +99,10 @@ func allowed(s api.State) []api.Verb {
 }
 
 func newMachine(inv *Inventory, rec Record) *machine {
-	rec.VM.Status.Allowed = allowed(rec.VM.Status.State)
+	rec.VM.Status.Allowed = allowed(rec.VM.Status)
 	m := &machine{
 		inv: inv, rec: rec, inbox: make(chan func(), 16), done: make(chan struct{}),
-		deadline: stoppedTimer(), idle: stoppedTimer(), reattach: stoppedTimer(),
+		deadline: stoppedTimer(), idle: stoppedTimer(), reattach: stoppedTimer(), again: stoppedTimer(),
 		log: inv.log.With("vm", rec.VM.ID),
 	}
 	// While it is up its last stop is of an earlier run, also when that had the
@@ -148,13 +153,15 @@ func (m *machine) loop(ctx context.Context, first func()) {
 			m.checkIdle()
 		case <-m.reattach.C:
 			m.tryAttach()
+		case <-m.again.C:
+			m.restart()
 		}
 	}
 }
 
 // release lets go of what the machine holds; the VM and its monitor live on.
 func (m *machine) release() {
-	for _, t := range []*time.Timer{m.deadline, m.idle, m.reattach} {
+	for _, t := range []*time.Timer{m.deadline, m.idle, m.reattach, m.again} {
 		t.Stop()
 	}
 	if m.active != nil {
@@ -263,7 +270,8 @@ func (m *machine) upState() api.State {
 func (m *machine) setState(s api.State) {
 	now := m.inv.now()
 	st := &m.rec.VM.Status
-	st.State, st.Since, st.Allowed = s, now, allowed(s)
+	st.State, st.Since = s, now
+	st.Allowed = allowed(*st)
 	m.rec.VM.UpdatedAt = now
 	if s != api.StateStarting {
 		m.deadline.Stop()

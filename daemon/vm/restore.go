@@ -90,6 +90,9 @@ func (m *machine) restored(seen sight, h Handle, mon Monitor, open []api.Task) (
 		if m.active != nil {
 			m.finish(m.active.abort)
 		}
+		if at := m.rec.VM.Status.RestartAt; at != nil {
+			m.again.Reset(max(at.Sub(m.inv.now()), 0))
+		}
 		return false, false
 	}
 	return false, true
@@ -109,7 +112,7 @@ func (m *machine) endedUnseen(tx Tx, run Run) error {
 }
 
 func (m *machine) adopt(run *Run) {
-	m.running, m.paused = true, run.Paused != 0
+	m.running, m.paused, m.upSince = true, run.Paused != 0, m.inv.now()
 	changed := m.state() != m.upState() || m.rec.VM.Status.RunID != run.ID
 	m.rec.VM.Status.RunID = run.ID
 	if changed {

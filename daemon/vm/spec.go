@@ -33,6 +33,10 @@ func checkSpec(s api.VMSpec) error {
 		return bad(api.CodeBootFileInvalid, "boot.kernel", "is empty")
 	case s.OnReset != api.ResetRestart && s.OnReset != api.ResetStop:
 		return bad(api.CodeInvalidRequest, "onReset", "neither restart nor stop")
+	case s.OnPoweroff != api.EndStop && s.OnPoweroff != api.EndRestart:
+		return bad(api.CodeInvalidRequest, "onPoweroff", "neither stop nor restart")
+	case s.OnCrash != api.EndStop && s.OnCrash != api.EndRestart:
+		return bad(api.CodeInvalidRequest, "onCrash", "neither stop nor restart")
 	case s.Console != api.ConsoleSerial && s.Console != api.ConsoleVirtio:
 		return bad(api.CodeInvalidRequest, "console", "neither serial nor virtio")
 	case len(s.Disks) > api.MaxDisks:

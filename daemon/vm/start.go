@@ -23,6 +23,7 @@ const (
 // kernel's word that the guest runs. Each step hands on to the next; when
 // one fails, or the start is aborted, abandon undoes all.
 func (m *machine) beginStart() {
+	m.forgetPlan()
 	m.setState(api.StateStarting)
 	m.running, m.paused, m.resets, m.noted = false, false, 0, 0
 	m.progress(0, true)
@@ -156,6 +157,7 @@ func (m *machine) configured(err error) {
 
 // started ends a powerOn: the kernel has seen the guest run.
 func (m *machine) started() {
+	m.upSince = m.inv.now()
 	m.setState(m.upState())
 	t := m.endTask(nil)
 	m.commit("started", func(tx Tx) error {

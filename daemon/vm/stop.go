@@ -102,8 +102,10 @@ func (m *machine) torn(run Run, reaped bool, err error) {
 		m.dropMonitor()
 	}
 	fresh := m.note(run)
+	ran := m.rec.VM.Status.RunID
 	m.rec.VM.Status.RunID = 0
 	m.setState(api.StateOff)
+	m.plan(ran)
 	var ended []api.Task
 	if a := m.active; a != nil {
 		// A start that was undone failed; a powerOff is done; a reset that is

@@ -93,10 +93,10 @@ func TestCreateSendsTheSpec(t *testing.T) {
 	u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
 	if _, errOut, status := u.run("vm", "create", "new", "--kernel", "k", "--memory", "256", "--vcpus", "3",
 		"--disk", "d.img,serial=a b", "--disk", "e.img,ro",
-		"--nic", "br0", "--nic", "br1,mac=52:54:00:00:00:01", "--console", "virtio"); status != 0 {
+		"--nic", "br0", "--nic", "br1,mac=52:54:00:00:00:01", "--console", "virtio", "--on-crash", "restart"); status != 0 {
 		t.Fatal(errOut)
 	}
-	want := `POST /v1/vms {"name":"new","spec":{"vcpus":3,"memoryBytes":268435456,"boot":{"kernel":"k"},"disks":[{"path":"d.img","serial":"a b"},{"path":"e.img","readOnly":true}],"nics":[{"bridge":"br0"},{"bridge":"br1","mac":"52:54:00:00:00:01"}],"console":"virtio","onReset":"restart"}}`
+	want := `POST /v1/vms {"name":"new","spec":{"vcpus":3,"memoryBytes":268435456,"boot":{"kernel":"k"},"disks":[{"path":"d.img","serial":"a b"},{"path":"e.img","readOnly":true}],"nics":[{"bridge":"br0"},{"bridge":"br1","mac":"52:54:00:00:00:01"}],"console":"virtio","onReset":"restart","onPoweroff":"stop","onCrash":"restart"}}`
 	if s.saw() != want {
 		t.Errorf("the server saw %s, want %s", s.saw(), want)
 	}

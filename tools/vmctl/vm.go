@@ -102,12 +102,22 @@ func (p *program) showVM(vm *api.VM) error {
 		[2]string{"Networks", strings.Join(nics, ", ")},
 		[2]string{"Console", string(vm.Spec.Console)},
 		[2]string{"On reset", string(vm.Spec.OnReset)},
+		[2]string{"On poweroff", string(vm.Spec.OnPoweroff)},
+		[2]string{"On crash", string(vm.Spec.OnCrash)},
+		[2]string{"Restart", p.restartLine(vm.Status)},
 		[2]string{"Last stop", p.stopLine(vm.Status.LastStop)},
 		[2]string{"Allowed", strings.Join(allowed, " ")},
 		[2]string{"Generation", strconv.FormatInt(vm.Generation, 10)},
 		[2]string{"Created", p.date(vm.CreatedAt)},
 		[2]string{"Updated", p.date(vm.UpdatedAt)},
 	)
+}
+
+func (p *program) restartLine(st api.VMStatus) string {
+	if st.RestartAt == nil {
+		return ""
+	}
+	return fmt.Sprintf("at %s, the %d. in a row; vm off keeps it off", p.date(*st.RestartAt), st.Restarts)
 }
 
 func (p *program) stopLine(s *api.LastStop) string {
@@ -170,6 +180,8 @@ func (p *program) vmCreate() *cobra.Command {
 		memory  string
 		onReset string
 		console string
+		onOff   string
+		onCrash string
 		disks   []string
 		nics    []string
 		start   bool
@@ -201,6 +213,7 @@ func (p *program) vmCreate() *cobra.Command {
 				}
 				spec.NICs = append(spec.NICs, n)
 			}
+			spec.OnPoweroff, spec.OnCrash = api.EndPolicy(onOff), api.EndPolicy(onCrash)
 			spec.MemoryBytes, spec.OnReset, spec.Console = bytes, api.ResetPolicy(onReset), api.ConsoleKind(console)
 			vm, err := c.CreateVM(ctx, api.VMCreate{Name: args[0], Spec: spec})
 			if err != nil {
@@ -231,10 +244,15 @@ func (p *program) vmCreate() *cobra.Command {
 	flags.StringArrayVar(&nics, "nic", nil, "network card on a bridge of the host: BRIDGE[,mac=ADDRESS]; may be repeated")
 	flags.StringVar(&console, "console", string(spec.Console), "the guest's device that is the console: serial or virtio")
 	flags.StringVar(&onReset, "on-reset", string(spec.OnReset), "what a reset by the guest does: restart or stop")
+	flags.StringVar(&onOff, "on-poweroff", string(spec.OnPoweroff), "what a power-off by the guest leads to: stop or restart")
+	flags.StringVar(&onCrash, "on-crash", string(spec.OnCrash), "what a crash leads to: stop or restart, ever later")
 	flags.BoolVar(&start, "start", false, "power it on as well")
 	task.flags(cmd)
 	must(cmd.MarkFlagRequired("kernel"))
 	must(cmd.RegisterFlagCompletionFunc("console", fixed(string(api.ConsoleSerial), string(api.ConsoleVirtio))))
+	for _, name := range []string{"on-poweroff", "on-crash"} {
+		must(cmd.RegisterFlagCompletionFunc(name, fixed(string(api.EndStop), string(api.EndRestart))))
+	}
 	must(cmd.RegisterFlagCompletionFunc("on-reset", fixed(string(api.ResetRestart), string(api.ResetStop))))
 	return cmd
 }

@@ -9,6 +9,9 @@ import (
 	"vmctl/monitor/ctl"
 )
 
+// moment is long enough for a start to be over.
+const moment = 300 * time.Millisecond
+
 // guest runs until the VM is stopped, then ends the process with the reason.
 func (s *stub) guest() {
 	s.mu.Lock()
@@ -20,9 +23,13 @@ func (s *stub) guest() {
 		}
 	}
 	switch behaviour {
-	case PowersOff:
+	case Falters, Tires:
+		time.Sleep(moment)
+	}
+	switch behaviour {
+	case PowersOff, Tires:
 		s.end(abi.ReasonPoweroff)
-	case Panics:
+	case Panics, Falters:
 		s.end(abi.ReasonPanic)
 	case Crashes:
 		s.exit <- 139

@@ -41,6 +41,8 @@ const (
 	Resets    = "resets\n"    // runs, and resets itself once
 	Crashes   = "crashes\n"   // the monitor dies as soon as the guest runs
 	Stubborn  = "stubborn\n"  // runs, and does not end when it is told to
+	Falters   = "falters\n"   // runs for a moment, then reports a panic
+	Tires     = "tires\n"     // runs for a moment, then powers off
 	Breaks    = "breaks\n"    // runs, and breaks its first disk
 )
 

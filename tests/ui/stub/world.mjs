@@ -45,7 +45,7 @@ export class World {
     const vm = {
       id: randomUUID(), name, generation: 1,
       spec: {
-        vcpus: 1, memoryBytes: 512 * 2 ** 20, console: "serial", onReset: "restart",
+        vcpus: 1, memoryBytes: 512 * 2 ** 20, console: "serial", onReset: "restart", onPoweroff: "stop", onCrash: "stop",
         boot: { kernel: "vmlinuz", initrd: "initrd.img", cmdline: "console=ttyS0" }, ...spec,
       },
       status: { state, since: now, allowed: allowed[state], ...(state === "running" && { runId: ++this.run }), ...status },

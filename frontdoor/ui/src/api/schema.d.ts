@@ -598,6 +598,18 @@ export interface components {
             /** @description Network cards, in the order in which the guest finds them */
             nics?: components["schemas"]["NICSpec"][] | null;
             /**
+             * @description What becomes of it after a panic, a triple fault, or the end of its monitor; restarts are further and further apart
+             * @default stop
+             * @enum {string}
+             */
+            onCrash: "stop" | "restart";
+            /**
+             * @description What becomes of the VM when the guest powers off
+             * @default stop
+             * @enum {string}
+             */
+            onPoweroff: "stop" | "restart";
+            /**
              * @description What a reset by the guest does
              * @default restart
              * @enum {string}
@@ -615,6 +627,16 @@ export interface components {
             allowed: ("powerOn" | "powerOff" | "shutdown" | "reset" | "pause" | "resume" | "consoleToken" | "delete")[];
             /** @description Why the last run ended */
             lastStop?: components["schemas"]["LastStop"];
+            /**
+             * Format: date-time
+             * @description When its policy powers it on again; powerOff keeps it off
+             */
+            restartAt?: string;
+            /**
+             * Format: int64
+             * @description Starts by policy since somebody asked for one, or since a run that lasted
+             */
+            restarts?: number;
             /**
              * Format: int64
              * @description The kernel's number of this power cycle; never used again

@@ -90,6 +90,12 @@ export default function CreateDialog({ vms, onClose }: { vms: readonly VM[]; onC
               <FormSelectOption value="stop" label="Power off" />
             </FormSelect>
           </FormGroup>
+          <FormGroup label="When it crashes" fieldId="onCrash">
+            <FormSelect id="onCrash" value={draft.onCrash} onChange={(_, value) => set("onCrash")(value)}>
+              <FormSelectOption value="stop" label="Stay off" />
+              <FormSelectOption value="restart" label="Power on again, ever later" />
+            </FormSelect>
+          </FormGroup>
           <FormGroup label="The same on a command line" role="group" fieldId="lines">
             {bad ? (
               <p className="vmctl-small">Shown when the form is complete.</p>

@@ -27,6 +27,11 @@ export function Summary({ vm }: { vm: VM }) {
               {status.state}, since <When time={status.since} />
             </Item>
             {status.runId !== undefined && <Item term="Run">{status.runId}</Item>}
+            {status.restartAt && (
+              <Item term="Restart">
+                <When time={status.restartAt} /> by its policy; powering it off keeps it off
+              </Item>
+            )}
             <Item term="Last stop">
               <LastStop vm={vm} />
             </Item>
@@ -48,6 +53,8 @@ export function Summary({ vm }: { vm: VM }) {
             <Item term="Network cards">{spec.nics?.length ? <NICs nics={spec.nics} /> : "none"}</Item>
             <Item term="Console">{spec.console === "virtio" ? "virtio (hvc0)" : "serial port (ttyS0)"}</Item>
             <Item term="When the guest resets">{spec.onReset === "stop" ? "power off" : "boot again"}</Item>
+            <Item term="When it powers off">{spec.onPoweroff === "restart" ? "power on again" : "stay off"}</Item>
+            <Item term="When it crashes">{spec.onCrash === "restart" ? "power on again" : "stay off"}</Item>
           </List>
         </CardBody>
       </Card>

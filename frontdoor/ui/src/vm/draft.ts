@@ -18,6 +18,7 @@ export const emptyDraft: Draft = {
   nics: "",
   console: "serial",
   onReset: "restart",
+  onCrash: "stop",
 };
 
 export function checkDraft(draft: Draft, vms: readonly VM[], host?: Host): Partial<Record<keyof Draft, Finding>> {
@@ -49,5 +50,7 @@ export function specOf(draft: Draft): VMSpec {
     ...(!("problem" in nics) && nics.length > 0 && { nics }),
     console: draft.console,
     onReset: draft.onReset,
+    onPoweroff: "stop",
+    onCrash: draft.onCrash,
   };
 }

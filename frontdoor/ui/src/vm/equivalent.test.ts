@@ -18,6 +18,8 @@ describe("createLines", () => {
     boot: { kernel: "vmlinuz", initrd: "initrd.img", cmdline: "console=ttyS0 name='x'" },
     console: "serial" as const,
     onReset: "restart" as const,
+    onPoweroff: "stop" as const,
+    onCrash: "stop" as const,
   };
   it("names disks, network cards and console", () => {
     const nics = [{ bridge: "br0" }, { bridge: "br1", mac: "52:54:00:12:34:56" }];

@@ -27,6 +27,8 @@ export function createLines(name: string, spec: VMSpec): Lines {
   for (const nic of spec.nics ?? []) words.push("--nic", quote(nic.bridge + (nic.mac ? `,mac=${nic.mac}` : "")));
   if (spec.console && spec.console !== "serial") words.push("--console", spec.console);
   if (spec.onReset && spec.onReset !== "restart") words.push("--on-reset", spec.onReset);
+  if (spec.onPoweroff && spec.onPoweroff !== "stop") words.push("--on-poweroff", spec.onPoweroff);
+  if (spec.onCrash && spec.onCrash !== "stop") words.push("--on-crash", spec.onCrash);
   const body = JSON.stringify({ name, spec });
   return {
     vmctl: words.join(" "),

@@ -9,7 +9,7 @@ export function makeVM(name: string, status: Partial<VMStatus> = {}): VM {
     id: `00000000-0000-4000-8000-${name.padEnd(12, "0").slice(0, 12)}`,
     name,
     generation: 1,
-    spec: { vcpus: 1, memoryBytes: 512 << 20, boot: { kernel: "vmlinuz" }, console: "serial", onReset: "restart" },
+    spec: { vcpus: 1, memoryBytes: 512 << 20, boot: { kernel: "vmlinuz" }, console: "serial", onReset: "restart", onPoweroff: "stop", onCrash: "stop" },
     status: { state: "off", since: time, allowed: ["powerOn", "delete", "consoleToken"], ...status },
     createdAt: time,
     updatedAt: time,

@@ -27,6 +27,7 @@ export interface Draft {
   nics: string;
   console: "serial" | "virtio";
   onReset: "restart" | "stop";
+  onCrash: "restart" | "stop";
 }
 
 export type Finding = { problem: string } | { warning: string } | undefined;
