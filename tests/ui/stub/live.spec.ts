@@ -21,7 +21,7 @@ test("a button that is off says why, to the keyboard too", async ({ page, pull, 
   const off = page.getByRole("button", { name: "Power off web", exact: true });
   await expect(off).toHaveAttribute("aria-disabled", "true");
   await off.focus();
-  await expect(page.getByRole("tooltip")).toHaveText("Only a VM that is starting or running can be powered off; web is off.");
+  await expect(page.getByRole("tooltip")).toHaveText("Only a VM that is starting, running or paused can be powered off; web is off.");
 });
 
 test("a role that is too low is named", async ({ page, pull, enter }) => {
