@@ -18,10 +18,14 @@ import (
 	"vmctl/monitor/pci"
 )
 
-// Where the tables lie in guest-physical memory, and what is around them.
+// Where the tables lie in guest-physical memory when no firmware is to find room for
+// them, and what is around them.
 const (
 	Base = 0xe0000 // of the RSDP; the other tables follow
 	End  = 0x100000
+
+	// Room is enough for the tables of any machine, in bytes.
+	Room = 64 << 10
 
 	LocalAPIC = 0xfee00000
 	IOAPIC    = 0xfec00000
@@ -45,14 +49,14 @@ type Tables struct {
 	at                                 map[string]uint64
 }
 
-// New makes the tables of a machine with that many processors. errors.Is:
-// ErrCPUs.
-func New(cpus uint32) (*Tables, error) {
+// New makes the tables of a machine with that many processors, for Room bytes from
+// base on. errors.Is: ErrCPUs.
+func New(cpus uint32, base uint64) (*Tables, error) {
 	if cpus < 1 || cpus > maxCPUs {
 		return nil, ErrCPUs
 	}
 	t := &Tables{DSDT: dsdt(), MADT: madt(cpus), MCFG: mcfg()}
-	next := uint64(Base + 64) // behind the RSDP
+	next := base + 64 // behind the RSDP
 	place := func(table []byte) uint64 {
 		at := next
 		next = (next + uint64(len(table)) + 15) &^ 15
@@ -64,7 +68,7 @@ func New(cpus uint32) (*Tables, error) {
 	t.XSDT = xsdt(fadtAt, madtAt, mcfgAt)
 	xsdtAt := place(t.XSDT)
 	t.RSDP = rsdp(xsdtAt)
-	t.at = map[string]uint64{"DSDT": dsdtAt, "FADT": fadtAt, "MADT": madtAt, "MCFG": mcfgAt, "XSDT": xsdtAt, "RSDP": Base}
+	t.at = map[string]uint64{"DSDT": dsdtAt, "FADT": fadtAt, "MADT": madtAt, "MCFG": mcfgAt, "XSDT": xsdtAt, "RSDP": base}
 	return t, nil
 }
 

@@ -26,7 +26,7 @@ func sum(b []byte) (s byte) {
 
 func tables(t *testing.T, cpus uint32) *acpi.Tables {
 	t.Helper()
-	ts, err := acpi.New(cpus)
+	ts, err := acpi.New(cpus, acpi.Base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestTablesAreWhereTheyPoint(t *testing.T) {
 
 func TestNumberOfProcessors(t *testing.T) {
 	for _, n := range []uint32{0, 255, 1 << 31} {
-		if _, err := acpi.New(n); !errors.Is(err, acpi.ErrCPUs) {
+		if _, err := acpi.New(n, acpi.Base); !errors.Is(err, acpi.ErrCPUs) {
 			t.Errorf("%d processors: %v", n, err)
 		}
 	}

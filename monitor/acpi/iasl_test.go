@@ -19,7 +19,7 @@ func TestTablesByIASL(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: install acpica-tools", err)
 	}
-	tables, err := acpi.New(4)
+	tables, err := acpi.New(4, acpi.Base)
 	if err != nil {
 		t.Fatal(err)
 	}

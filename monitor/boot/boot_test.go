@@ -88,7 +88,7 @@ func machine(t *testing.T, size uint64) (*mem.Memory, boot.Image) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tables, err := acpi.New(1)
+	tables, err := acpi.New(1, acpi.Base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,8 +108,8 @@ func TestLoad(t *testing.T) {
 	m, im := machine(t, 5<<30)
 	im.Initrd, im.InitrdSize = strings.NewReader("initrd"), 6
 	entry, err := im.Load(m)
-	if err != nil || entry != kernelAddr+0x200 {
-		t.Fatalf("entry %#x, %v", entry, err)
+	if err != nil || entry.Regs.Rip != kernelAddr+0x200 {
+		t.Fatalf("entry %#x, %v", entry.Regs.Rip, err)
 	}
 	if got := at(t, m, kernelAddr, 7); string(got) != "payload" {
 		t.Errorf("at the kernel's address: %q", got)
@@ -189,12 +189,17 @@ func TestFilesThatShrink(t *testing.T) {
 }
 
 func TestRegisters(t *testing.T) {
+	m, im := machine(t, 64<<20)
+	entry, err := im.Load(m)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := abi.KVMSregs{ApicBase: 0xfee00900}
-	boot.EnterSregs(&s)
+	entry.Set(&s)
 	if s.Cs.L != 1 || s.Cs.Db != 0 || s.Ss.Db != 1 || s.Efer != 0x500 || s.Cr0&(1<<31|1) != 1<<31|1 || s.ApicBase != 0xfee00900 {
 		t.Errorf("%+v", s)
 	}
-	if r := boot.EnterRegs(0x1000200); r.Rip != 0x1000200 || r.Rsi != 0x7000 || r.Rflags != 2 {
+	if r := entry.Regs; r.Rip != kernelAddr+0x200 || r.Rsi != 0x7000 || r.Rflags != 2 {
 		t.Errorf("%+v", r)
 	}
 	var lapic abi.KVMLAPICState
@@ -212,7 +217,7 @@ func FuzzKernel(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { m.Close() })
-	tables, err := acpi.New(1)
+	tables, err := acpi.New(1, acpi.Base)
 	if err != nil {
 		f.Fatal(err)
 	}

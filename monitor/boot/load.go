@@ -77,24 +77,24 @@ func (im *Image) initrdAddr(m *mem.Memory) (uint64, error) {
 }
 
 // Load puts all that the kernel expects into memory, which is zero, and returns
-// the address of its first instruction. The files are read straight into guest
+// where the boot processor begins. The files are read straight into guest
 // memory. errors.Is: those of Check, ErrCutKernel when a file has shrunk, and
 // those of the files.
-func (im *Image) Load(m *mem.Memory) (entry uint64, err error) {
+func (im *Image) Load(m *mem.Memory) (Entry, error) {
 	if err := im.Check(m); err != nil {
-		return 0, err
+		return Entry{}, err
 	}
 	k := im.Kernel
 	if err := readInto(m, k.addr, k.file, k.payload, k.payloadSize); err != nil {
-		return 0, err
+		return Entry{}, err
 	}
 	at, err := im.initrdAddr(m)
 	if err != nil {
-		return 0, err
+		return Entry{}, err
 	}
 	if im.Initrd != nil {
 		if err := readInto(m, at, im.Initrd, 0, uint64(im.InitrdSize)); err != nil {
-			return 0, err
+			return Entry{}, err
 		}
 	}
 	for _, write := range []func() error{
@@ -106,10 +106,10 @@ func (im *Image) Load(m *mem.Memory) (entry uint64, err error) {
 		func() error { return m.Write(biosStart, biosCode()) },
 	} {
 		if err := write(); err != nil {
-			return 0, err
+			return Entry{}, err
 		}
 	}
-	return k.addr + entry64, nil
+	return Entry{Regs: enterRegs(k.addr + entry64), Set: enterSregs}, nil
 }
 
 // biosCode is all the firmware there is: it resets the machine. Linux on a

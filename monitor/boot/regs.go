@@ -36,15 +36,21 @@ const (
 	typeTask = 0xb // busy 64-bit TSS
 )
 
-// EnterRegs is the state of the boot processor's general registers.
-func EnterRegs(entry uint64) abi.KVMRegs {
+// Entry is how the boot processor begins.
+type Entry struct {
+	Regs abi.KVMRegs
+	Set  func(*abi.KVMSregs) // changes what is not as after power-on
+}
+
+// enterRegs is the state of the boot processor's general registers.
+func enterRegs(entry uint64) abi.KVMRegs {
 	const reservedFlag = 1 << 1
 	return abi.KVMRegs{Rip: entry, Rsi: zeroPage, Rsp: stackTop, Rflags: reservedFlag}
 }
 
-// EnterSregs puts the boot processor into 64-bit mode. What is not about that
+// enterSregs puts the boot processor into 64-bit mode. What is not about that
 // stays as it is after power-on.
-func EnterSregs(s *abi.KVMSregs) {
+func enterSregs(s *abi.KVMSregs) {
 	flat := func(selector uint16, kind uint8) abi.KVMSegment {
 		return abi.KVMSegment{Limit: 0xffffffff, Selector: selector, Type: kind, Present: 1, S: 1, G: 1}
 	}

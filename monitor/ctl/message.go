@@ -94,7 +94,8 @@ type (
 	Hello struct{ empty }
 
 	// Configure binds the VM and sets the machine up. Descriptors: the VM
-	// (rights run and observe), the kernel, and the initrd if there is one. Disks
+	// (rights run and observe), the kernel, and the initrd if there is one; or the
+	// firmware instead, if Spec says so. Disks
 	// are not among them: they are attached to the VM before, and Spec has the
 	// numbers of their backends.
 	// After an error the process exits, and the text says why.

@@ -4,7 +4,6 @@ package machine
 
 import (
 	"vmctl/abi"
-	"vmctl/monitor/boot"
 	"vmctl/monitor/spec"
 )
 
@@ -97,6 +96,9 @@ func (m *Machine) reset() error {
 	}
 	m.uart.Reset()
 	m.rtc.Reset()
+	if m.fwcfg != nil {
+		m.fwcfg.Reset()
+	}
 	m.settle() // before memory is cleared: devices write to it
 	if err := m.chips.restore(m.vm); err != nil {
 		return err
@@ -117,7 +119,7 @@ func (m *Machine) load() error {
 	if err != nil {
 		return err
 	}
-	return m.cpus[0].enter(boot.EnterRegs(entry))
+	return m.cpus[0].enter(entry)
 }
 
 // all lets every processor do the same on its own thread, and waits for all.

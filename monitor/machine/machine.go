@@ -45,8 +45,8 @@ type Output interface {
 // Config is what a machine is made of.
 type Config struct {
 	Spec   spec.Spec
-	VM     *abi.VM // with the rights run and observe; stays the caller's
-	Kernel *os.File
+	VM     *abi.VM  // with the rights run and observe; stays the caller's
+	Kernel *os.File // or the firmware, if Spec says so
 	Initrd *os.File // nil: none. Both must stay open as long as the machine.
 	Output Output
 	// Reset is called, from Run's goroutine, when the guest was reset and before
@@ -64,6 +64,14 @@ type End struct {
 	Text   string
 }
 
+// image is what a machine boots: it can be loaded again and again.
+type image interface {
+	// Check reports whether it fits into memory, without touching it.
+	Check(*mem.Memory) error
+	// Load puts it into memory, which is zero.
+	Load(*mem.Memory) (boot.Entry, error)
+}
+
 // Machine is one virtual machine.
 type Machine struct {
 	vm       *abi.VM
@@ -72,7 +80,7 @@ type Machine struct {
 	onBroken func(device string, err error)
 
 	memory  *mem.Memory
-	image   boot.Image
+	image   image
 	ports   bus.Space
 	mmio    bus.Space
 	pci     *pci.Host
@@ -86,6 +94,7 @@ type Machine struct {
 	uart    *legacy.UART
 	rtc     *legacy.RTC
 	debug   legacy.Debug
+	fwcfg   *legacy.FWCfg // nil: no firmware
 	cpus    []*cpu
 	chips   platform
 	workers sync.WaitGroup
@@ -117,7 +126,24 @@ func (m *Machine) open(c Config) error {
 	if err != nil {
 		return err
 	}
-	if m.image.Kernel, err = boot.ParseKernel(c.Kernel, info.Size()); err != nil {
+	if m.memory, err = mem.New(c.Spec.MemoryBytes); err != nil {
+		return err
+	}
+	if c.Spec.Firmware {
+		err = m.openFirmware(c.Kernel, info.Size())
+	} else {
+		err = m.openKernel(c, info.Size())
+	}
+	if err != nil {
+		return err
+	}
+	return m.image.Check(m.memory)
+}
+
+func (m *Machine) openKernel(c Config, size int64) error {
+	im := &boot.Image{Cmdline: c.Spec.Cmdline}
+	var err error
+	if im.Kernel, err = boot.ParseKernel(c.Kernel, size); err != nil {
 		return err
 	}
 	if c.Initrd != nil {
@@ -125,16 +151,21 @@ func (m *Machine) open(c Config) error {
 		if err != nil {
 			return err
 		}
-		m.image.Initrd, m.image.InitrdSize = c.Initrd, info.Size()
+		im.Initrd, im.InitrdSize = c.Initrd, info.Size()
 	}
-	m.image.Cmdline = c.Spec.Cmdline
-	if m.image.Tables, err = acpi.New(c.Spec.VCPUs); err != nil {
+	m.image = im
+	im.Tables, err = acpi.New(c.Spec.VCPUs, acpi.Base)
+	return err
+}
+
+// openFirmware lets firmware boot the machine, which reads there what it is made of.
+func (m *Machine) openFirmware(file *os.File, size int64) error {
+	f, err := boot.ParseFirmware(file, size, m.spec.VCPUs, m.memory)
+	if err != nil {
 		return err
 	}
-	if m.memory, err = mem.New(c.Spec.MemoryBytes); err != nil {
-		return err
-	}
-	return m.image.Check(m.memory)
+	m.image, m.fwcfg = f, legacy.NewFWCfg(m.spec.VCPUs, f.Config())
+	return m.ports.Add(legacy.FWCfgBase, legacy.FWCfgPorts, m.fwcfg)
 }
 
 // build makes platform and processors in the order that KVM and the module want:

@@ -215,12 +215,12 @@ func (c *cpu) toPowerOn() error {
 	return nil
 }
 
-// enter puts the processor at the kernel's entry.
-func (c *cpu) enter(regs abi.KVMRegs) error {
+// enter puts the processor where the image begins.
+func (c *cpu) enter(at boot.Entry) error {
 	sregs := c.fresh.sregs
-	boot.EnterSregs(&sregs)
+	at.Set(&sregs)
 	if err := c.fd.SetSregs(&sregs); err != nil {
 		return err
 	}
-	return c.fd.SetRegs(&regs)
+	return c.fd.SetRegs(&at.Regs)
 }

@@ -22,11 +22,13 @@ const (
 	DataPort    = 0xcfc
 	DataPorts   = 4
 
-	WindowBase = 0xc0000000
-	WindowEnd  = 0xe0000000
-
-	ECAMBase = 0xe0000000
+	ECAMBase = 0xc0000000
 	ECAMSize = 1 << 20 // of one bus
+
+	// The window reaches to the interrupt chips: firmware places BARs from its end
+	// downwards.
+	WindowBase = ECAMBase + ECAMSize
+	WindowEnd  = 0xfec00000
 )
 
 const (

@@ -30,6 +30,7 @@ var (
 	ErrVCPUs   = errors.New("vcpus must be 1 to 64")
 	ErrMemory  = errors.New("memory must be 16 MiB to 1 TiB, in steps of 4 KiB")
 	ErrCmdline = errors.New("command line is longer than 2047 bytes")
+	ErrBoot    = errors.New("firmware takes no command line")
 	ErrNUL     = errors.New("command line contains a NUL byte")
 	ErrPolicy  = errors.New("policy on reset is not known")
 	ErrConsole = errors.New("console is not known")
@@ -64,6 +65,7 @@ const (
 type Spec struct {
 	VCPUs       uint32
 	MemoryBytes uint64
+	Firmware    bool   // the first file is a PC's firmware and no kernel
 	Cmdline     string // of the kernel, MaxCmdline bytes at most
 	OnReset     Policy
 	Console     Console
@@ -89,8 +91,8 @@ type NIC struct {
 
 // version is the first byte of the encoding. A field is added by a new version
 // that the reader knows beside the old ones. Version 1 had neither disks nor a choice
-// of console, version 2 no network cards.
-const version = 3
+// of console, version 2 no network cards, version 3 no firmware.
+const version = 4
 
 // Validate checks every limit. errors.Is: the errors of this package.
 func (s *Spec) Validate() error {
@@ -103,6 +105,8 @@ func (s *Spec) Validate() error {
 		return ErrCmdline
 	case strings.IndexByte(s.Cmdline, 0) >= 0:
 		return ErrNUL
+	case s.Firmware && s.Cmdline != "":
+		return ErrBoot
 	case s.OnReset != Restart && s.OnReset != Stop:
 		return ErrPolicy
 	case s.Console > Virtio:
@@ -152,6 +156,7 @@ func (s *Spec) Encode(buf []byte) []byte {
 		w.U32(n.Backend)
 		w.Fixed(n.MAC[:])
 	}
+	w.Bool(s.Firmware)
 	return w.Bytes()
 }
 
@@ -170,6 +175,9 @@ func Decode(msg []byte) (Spec, error) {
 	}
 	if v > 2 {
 		s.NICs = readNICs(r)
+	}
+	if v > 3 {
+		s.Firmware = r.Bool()
 	}
 	if err := r.Close(); err != nil {
 		return Spec{}, err

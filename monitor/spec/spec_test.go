@@ -21,10 +21,13 @@ func good() spec.Spec {
 }
 
 func TestSpecComesBack(t *testing.T) {
-	want := good()
-	got, err := spec.Decode(want.Encode(nil))
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Fatalf("got %+v, %v; want %+v", got, err, want)
+	kernel, firmware := good(), good()
+	firmware.Firmware, firmware.Cmdline = true, ""
+	for _, want := range []spec.Spec{kernel, firmware} {
+		got, err := spec.Decode(want.Encode(nil))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("got %+v, %v; want %+v", got, err, want)
+		}
 	}
 }
 
@@ -42,6 +45,7 @@ func TestBadSpecs(t *testing.T) {
 		{"too much memory", func(s *spec.Spec) { s.MemoryBytes = 1<<40 + 4096 }, spec.ErrMemory},
 		{"long command line", func(s *spec.Spec) { s.Cmdline = strings.Repeat("x", 2048) }, spec.ErrCmdline},
 		{"NUL in the command line", func(s *spec.Spec) { s.Cmdline = "a\x00b" }, spec.ErrNUL},
+		{"firmware with a command line", func(s *spec.Spec) { s.Firmware = true }, spec.ErrBoot},
 		{"no policy", func(s *spec.Spec) { s.OnReset = 0 }, spec.ErrPolicy},
 		{"unknown console", func(s *spec.Spec) { s.Console = 2 }, spec.ErrConsole},
 		{"many disks", func(s *spec.Spec) { s.Disks = make([]spec.Disk, 17) }, spec.ErrDisks},
@@ -86,24 +90,30 @@ func TestDecodeRefusesOtherBytes(t *testing.T) {
 	if _, err := spec.Decode(msg[:len(msg)-1]); !errors.Is(err, wire.ErrShort) {
 		t.Errorf("cut: %v", err)
 	}
-	msg[0] = 4
+	msg[0] = 5
 	if _, err := spec.Decode(msg); !errors.Is(err, spec.ErrVersion) {
 		t.Errorf("other version: %v", err)
 	}
 }
 
-// Daemons from before there were network cards, and disks, are still understood.
+// Daemons from before there were firmware, network cards, and disks, are still
+// understood.
 func TestOldVersions(t *testing.T) {
 	s := good()
-	s.NICs = nil
-	for version := byte(2); version > 0; version-- {
-		lacks := 1
-		if version == 1 {
-			s.Disks, s.Console, lacks = nil, spec.Serial, 3
-		}
+	for _, old := range []struct {
+		version byte
+		lacks   int // bytes, of a spec without what came later
+		bend    func()
+	}{
+		{3, 1, func() { s.Firmware = false }},
+		{2, 2, func() { s.NICs = nil }},
+		{1, 4, func() { s.Disks, s.Console = nil, spec.Serial }},
+	} {
+		old.bend()
+		version := old.version
 		msg := s.Encode(nil)
 		msg[0] = version
-		got, err := spec.Decode(msg[:len(msg)-lacks])
+		got, err := spec.Decode(msg[:len(msg)-old.lacks])
 		if err != nil || !reflect.DeepEqual(got, s) {
 			t.Errorf("version %d: got %+v, %v", version, got, err)
 		}

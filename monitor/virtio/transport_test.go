@@ -224,7 +224,8 @@ func TestLifeOfADevice(t *testing.T) {
 	if at := b.get(regDesc, 8); at != descAt {
 		t.Errorf("the descriptors are at %#x", at)
 	}
-	b.config(0x10, 0, 0, 0x10, 0xc0)
+	move := func(to uint32) { b.config(0x10, byte(to), byte(to>>8), byte(to>>16), byte(to>>24)) }
+	move(bar + 0x100000)
 	if len(b.bells) != 1 || b.bells[bar+0x100000+notifyAt] == 0 {
 		t.Errorf("doorbells after a move: %v", b.bells)
 	}
@@ -232,7 +233,7 @@ func TestLifeOfADevice(t *testing.T) {
 	if len(b.bells) != 0 {
 		t.Errorf("doorbells of a device that does not answer: %v", b.bells)
 	}
-	b.config(0x10, 0, 0, 0, 0xc0)
+	move(bar)
 	b.config(4, 2, 0)
 	b.set(regStatus, 1, 0)
 	if b.dev.stops != 1 || len(b.bells) != 0 || b.get(regStatus, 1) != 0 {

@@ -132,9 +132,9 @@ func (m *monitor) consoleClosed(v console.Viewer, reason string) {
 
 // configure makes the machine. It owns fds from here on.
 func (m *monitor) configure(c *ctl.Configure, fds []int) *ctl.Error {
-	if len(fds) < 2 || len(fds) > 3 {
+	if len(fds) < 2 || len(fds) > 3 || c.Spec.Firmware && len(fds) > 2 {
 		ctl.CloseAll(fds)
-		return &ctl.Error{Code: ctl.DescriptorWrong, Text: "configure takes the VM, a kernel and at most one initrd"}
+		return &ctl.Error{Code: ctl.DescriptorWrong, Text: "configure takes the VM and a kernel, with which an initrd may come, or a firmware"}
 	}
 	cfg := machine.Config{Spec: c.Spec, VM: abi.NewVM(fds[0]), Output: m.console, Reset: m.guestReset, Broken: m.deviceBroken}
 	cfg.Kernel = os.NewFile(uintptr(fds[1]), "kernel")

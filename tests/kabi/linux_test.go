@@ -72,7 +72,7 @@ func newLinux(t *testing.T, cpus uint32) *linux {
 	ok(t, err)
 	g.image.Initrd, g.image.InitrdSize = open(exampleInitrd)
 	g.image.Cmdline = "console=ttyS0 quiet panic=-1"
-	g.image.Tables, err = acpi.New(cpus)
+	g.image.Tables, err = acpi.New(cpus, acpi.Base)
 	ok(t, err)
 	g.uart = legacy.NewUART(g.print, g.line, func() {})
 	ok(t, g.ports.AddRegisters(legacy.COM1, legacy.UARTRegisters, g.uart))
@@ -192,10 +192,9 @@ func (v *linuxVM) powerOn() {
 	}
 	sregs, err := v.cpus[0].Sregs()
 	ok(t, err)
-	boot.EnterSregs(&sregs)
-	regs := boot.EnterRegs(entry)
+	entry.Set(&sregs)
 	ok(t, v.cpus[0].SetSregs(&sregs))
-	ok(t, v.cpus[0].SetRegs(&regs))
+	ok(t, v.cpus[0].SetRegs(&entry.Regs))
 }
 
 // start runs the processors, each on a thread of its own, until the VM is stopped.

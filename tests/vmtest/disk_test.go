@@ -209,7 +209,7 @@ func testNoExits(t *testing.T, v *vmtest.VMX, s *vmtest.Screen) {
 // it to work again. All else goes on.
 func testBrokenDriver(t *testing.T, v *vmtest.VMX, s *vmtest.Screen) {
 	const bound = "0000:00:01.0 >/sys/bus/pci/drivers/virtio-pci/"
-	poke := []string{"echo " + bound + "unbind", "r() { devmem $((0xc0000000 + $1)) $2 $3; }"}
+	poke := []string{"echo " + bound + "unbind", "r() { devmem $((0xc0100000 + $1)) $2 $3; }"}
 	for _, w := range []string{
 		"20 8 0", "20 8 3", "8 32 1", "12 32 1", "20 8 11", // virtio 1 and no other feature
 		"22 16 0", "32 32 0", "36 32 0x7fff", "40 32 0x1000", "44 32 0", "48 32 0x2000", "52 32 0", "28 16 1",

@@ -151,15 +151,16 @@ func (v *VMX) Dial() *ctl.Client {
 
 // Config is a VM and what it boots. What is not set is chosen.
 type Config struct {
-	VCPUs   uint32
-	Memory  uint64
-	Cmdline string
-	OnReset spec.Policy
-	Kernel  string
-	Initrd  string // "-": none
-	Console spec.Console
-	Disks   []Disk
-	NICs    []NIC
+	VCPUs    uint32
+	Memory   uint64
+	Cmdline  string
+	OnReset  spec.Policy
+	Kernel   string
+	Initrd   string // "-": none
+	Firmware string // boots instead of a kernel
+	Console  spec.Console
+	Disks    []Disk
+	NICs     []NIC
 }
 
 // NIC is a network card; see Tap.
@@ -180,7 +181,7 @@ type Disk struct {
 func Spec() spec.Spec { return Config{}.filled().spec() }
 
 func (c Config) spec() spec.Spec {
-	return spec.Spec{VCPUs: c.VCPUs, MemoryBytes: c.Memory, Cmdline: c.Cmdline, OnReset: c.OnReset, Console: c.Console}
+	return spec.Spec{VCPUs: c.VCPUs, MemoryBytes: c.Memory, Cmdline: c.Cmdline, OnReset: c.OnReset, Console: c.Console, Firmware: c.Firmware != ""}
 }
 
 func (c Config) filled() Config {
@@ -189,9 +190,13 @@ func (c Config) filled() Config {
 			*s = v
 		}
 	}
-	def(&c.Kernel, Kernel)
-	def(&c.Initrd, Initrd)
-	def(&c.Cmdline, "console=ttyS0 panic=-1 quiet")
+	if c.Firmware != "" {
+		c.Kernel, c.Initrd = c.Firmware, "-"
+	} else {
+		def(&c.Kernel, Kernel)
+		def(&c.Initrd, Initrd)
+		def(&c.Cmdline, "console=ttyS0 panic=-1 quiet")
+	}
 	if c.VCPUs == 0 {
 		c.VCPUs = 1
 	}
