@@ -31,7 +31,7 @@ run: setup build guest ## boot a guest through the whole chain, stay until Ctrl-
 	@exec $(BIN)/run $(if $(CHECK),--check)
 
 .PHONY: test
-test: setup-test build guest ## set up and run every test there is
+test: setup-test build disk ## set up and run every test there is
 	@$(LAB) prepare --kernel all
 	@tests/run all
 
@@ -90,7 +90,7 @@ clean: ## remove what was built; the lab's trees stay in its cache
 
 # ---- parts -----------------------------------------------------------------
 
-.PHONY: setup setup-test build guest ui ui-modules
+.PHONY: setup setup-test build guest disk ui ui-modules
 setup:
 	@tools/setup run
 
@@ -114,6 +114,10 @@ guest: $(LAB)
 	@mkdir -p build/guest
 	@$(LAB) initrd --out build/guest/initrd.img
 	@$(LAB) initrd --out build/guest/virtio.img --modules --kernel 6.12
+
+# A disk with a whole Debian for them.
+disk: guest
+	@$(LAB) disk --out build/guest/debian.img
 
 ui-modules: frontdoor/ui/node_modules/.package-lock.json
 

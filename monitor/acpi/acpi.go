@@ -3,11 +3,15 @@
 // Package acpi writes the tables by which a guest finds its processors, its
 // interrupt controllers and the devices that no bus announces.
 //
-// The machine is of ACPI's "hardware-reduced" kind: no power management block,
-// no PM timer, no SCI. Linux then leaves out the 8259 and the 8254 with their
-// probes and calibration loops, each of whose accesses would be an exit. Power
-// off goes through the sleep control register, the power button through an
-// interrupt of its own (a "generic event device").
+// A machine that is entered at its kernel is of ACPI's "hardware-reduced" kind: no
+// power management block, no PM timer, no SCI. Linux then leaves out the 8259 and the
+// 8254 with their probes and calibration loops, each of whose accesses would be an
+// exit. Power off goes through the sleep control register, the power button through
+// an interrupt of its own (a "generic event device").
+//
+// A machine that firmware boots is a PC: the firmware uses the 8259, and a system that
+// did not know of it would get its interrupts. Power off and the power button go
+// through the power management block.
 package acpi
 
 import (
@@ -30,7 +34,7 @@ const (
 	LocalAPIC = 0xfee00000
 	IOAPIC    = 0xfec00000
 
-	// EventLine is the interrupt of the power button.
+	// EventLine is the interrupt of the power button: an edge, or the level of a PC's SCI.
 	EventLine = 9
 
 	maxCPUs = 254 // with an xAPIC id
@@ -43,32 +47,47 @@ var order = binary.LittleEndian
 
 const headerLen = 36
 
-// Tables are all tables of one machine, by signature.
+// Kind is what kind of machine the tables describe.
+type Kind bool
+
+// Kinds of machines.
+const (
+	Reduced Kind = false // hardware-reduced
+	PC      Kind = true
+)
+
+// Tables are all tables of one machine, by signature. FACS is a PC's.
 type Tables struct {
-	RSDP, XSDT, FADT, MADT, MCFG, DSDT []byte
-	at                                 map[string]uint64
+	RSDP, XSDT, FADT, MADT, MCFG, DSDT, FACS []byte
+	at                                       map[string]uint64
 }
 
 // New makes the tables of a machine with that many processors, for Room bytes from
 // base on. errors.Is: ErrCPUs.
-func New(cpus uint32, base uint64) (*Tables, error) {
+func New(kind Kind, cpus uint32, base uint64) (*Tables, error) {
 	if cpus < 1 || cpus > maxCPUs {
 		return nil, ErrCPUs
 	}
-	t := &Tables{DSDT: dsdt(), MADT: madt(cpus), MCFG: mcfg()}
+	t := &Tables{DSDT: dsdt(kind), MADT: madt(kind, cpus), MCFG: mcfg()}
 	next := base + 64 // behind the RSDP
 	place := func(table []byte) uint64 {
 		at := next
 		next = (next + uint64(len(table)) + 15) &^ 15
 		return at
 	}
+	var facsAt uint64
+	if kind == PC {
+		next = (next + facsLen - 1) &^ (facsLen - 1) // it is aligned to its length
+		t.FACS = facs()
+		facsAt = place(t.FACS)
+	}
 	dsdtAt := place(t.DSDT)
-	t.FADT = fadt(dsdtAt)
+	t.FADT = fadt(kind, dsdtAt, facsAt)
 	fadtAt, madtAt, mcfgAt := place(t.FADT), place(t.MADT), place(t.MCFG)
 	t.XSDT = xsdt(fadtAt, madtAt, mcfgAt)
 	xsdtAt := place(t.XSDT)
 	t.RSDP = rsdp(xsdtAt)
-	t.at = map[string]uint64{"DSDT": dsdtAt, "FADT": fadtAt, "MADT": madtAt, "MCFG": mcfgAt, "XSDT": xsdtAt, "RSDP": base}
+	t.at = map[string]uint64{"DSDT": dsdtAt, "FADT": fadtAt, "MADT": madtAt, "MCFG": mcfgAt, "XSDT": xsdtAt, "RSDP": base, "FACS": facsAt}
 	return t, nil
 }
 
@@ -77,7 +96,10 @@ func (t *Tables) Write(write func(addr uint64, data []byte) error) error {
 	for _, e := range []struct {
 		name string
 		data []byte
-	}{{"RSDP", t.RSDP}, {"XSDT", t.XSDT}, {"FADT", t.FADT}, {"MADT", t.MADT}, {"MCFG", t.MCFG}, {"DSDT", t.DSDT}} {
+	}{{"RSDP", t.RSDP}, {"XSDT", t.XSDT}, {"FADT", t.FADT}, {"MADT", t.MADT}, {"MCFG", t.MCFG}, {"DSDT", t.DSDT}, {"FACS", t.FACS}} {
+		if e.data == nil {
+			continue // a reduced machine has no FACS
+		}
 		if err := write(t.at[e.name], e.data); err != nil {
 			return err
 		}
@@ -134,6 +156,7 @@ func xsdt(tables ...uint64) []byte {
 // Flags of the FADT (ACPI 6.5, 5.2.9).
 const (
 	fadtWBINVD          = 1 << 0
+	fadtHalt            = 1 << 2 // C1 on all processors
 	fadtNoPowerButton   = 1 << 4 // as a fixed feature
 	fadtNoSleepButton   = 1 << 5
 	fadtResetRegister   = 1 << 10
@@ -145,7 +168,10 @@ const (
 	bootNoASPM        = 1 << 4
 )
 
-func fadt(dsdt uint64) []byte {
+// Latencies that say that a processor has no such state.
+const noC2, noC3 = 0xfff, 0xfff
+
+func fadt(kind Kind, dsdt, facs uint64) []byte {
 	const length = 276
 	b := make([]byte, length-headerLen)
 	at := func(offset int) []byte { return b[offset-headerLen:] }
@@ -153,26 +179,57 @@ func fadt(dsdt uint64) []byte {
 	at(108)[0] = legacy.RTCCentury
 	// No keyboard controller: guests do not probe for it.
 	order.PutUint16(at(109), bootLegacyDevices|bootNoVGA|bootNoASPM)
-	order.PutUint32(at(112), fadtWBINVD|fadtNoPowerButton|fadtNoSleepButton|fadtResetRegister|fadtHeadless|fadtHardwareReduced)
-	copy(at(116), ioRegister(legacy.ResetPort))
+	const always = fadtWBINVD | fadtNoSleepButton | fadtResetRegister | fadtHeadless
+	copy(at(116), ioRegister(legacy.ResetPort, 1))
 	at(128)[0] = legacy.ResetValue
 	at(131)[0] = 5 // minor version
 	order.PutUint64(at(140), dsdt)
-	copy(at(244), ioRegister(legacy.SleepControl))
-	copy(at(256), ioRegister(legacy.SleepStatus))
+	if kind == Reduced {
+		order.PutUint32(at(112), always|fadtNoPowerButton|fadtHardwareReduced)
+		copy(at(244), ioRegister(legacy.SleepControl, 1))
+		copy(at(256), ioRegister(legacy.SleepStatus, 1))
+	} else {
+		order.PutUint32(at(36), uint32(facs))
+		order.PutUint16(at(46), EventLine)
+		order.PutUint32(at(56), legacy.PMEvents)
+		order.PutUint32(at(64), legacy.PMControl)
+		at(88)[0], at(89)[0] = legacy.PMEventsLen, legacy.PMRegisters-legacy.PMEventsLen
+		order.PutUint16(at(96), noC2)
+		order.PutUint16(at(98), noC3)
+		order.PutUint32(at(112), always|fadtHalt)
+		order.PutUint64(at(132), facs)
+		copy(at(148), ioRegister(legacy.PMEvents, legacy.PMEventsLen))
+		copy(at(172), ioRegister(legacy.PMControl, legacy.PMRegisters-legacy.PMEventsLen))
+	}
 	copy(at(268), "VMCTL")
 	return table("FACP", 6, b)
 }
 
-// ioRegister is a generic address structure of one byte in port space.
-func ioRegister(port uint64) []byte {
-	const systemIO, byteAccess = 1, 1
-	return order.AppendUint64([]byte{systemIO, 8, 0, byteAccess}, port)
+// ioRegister is a generic address structure of some bytes in port space, which are
+// accessed by two at once where there are as many.
+func ioRegister(port uint64, size byte) []byte {
+	const systemIO = 1
+	return order.AppendUint64([]byte{systemIO, 8 * size, 0, min(size, 2)}, port)
 }
 
-func madt(cpus uint32) []byte {
+const facsLen = 64
+
+// facs is where a system and its firmware would meet, if the machine slept.
+func facs() []byte {
+	b := make([]byte, facsLen)
+	copy(b, "FACS")
+	order.PutUint32(b[4:], facsLen)
+	b[32] = 2 // version
+	return b
+}
+
+func madt(kind Kind, cpus uint32) []byte {
 	b := order.AppendUint32(nil, LocalAPIC)
-	b = order.AppendUint32(b, 0) // no 8259
+	var chips uint32
+	if kind == PC {
+		chips = 1 // two 8259
+	}
+	b = order.AppendUint32(b, chips)
 	for i := range cpus {
 		const local, enabled = 0, 1
 		b = append(b, local, 8, byte(i), byte(i))
@@ -182,6 +239,12 @@ func madt(cpus uint32) []byte {
 	b = append(b, io, 12, 0, 0)
 	b = order.AppendUint32(b, IOAPIC)
 	b = order.AppendUint32(b, 0) // its first interrupt
+	if kind == PC {
+		const override, isa, highLevel = 2, 0, 1 | 3<<2
+		b = append(b, override, 10, isa, EventLine)
+		b = order.AppendUint32(b, EventLine)
+		b = order.AppendUint16(b, highLevel)
+	}
 	const nmi, allCPUs, lint1 = 4, 0xff, 1
 	b = append(b, nmi, 6, allCPUs, 0, 0, lint1)
 	return table("APIC", 5, b)
@@ -196,7 +259,7 @@ func mcfg() []byte {
 	return table("MCFG", 1, order.AppendUint32(b, 0))
 }
 
-func dsdt() []byte {
+func dsdt(kind Kind) []byte {
 	serial := device("COM1",
 		named("_HID", eisaID("PNP0501")), named("_UID", integer(1)),
 		named("_CRS", resources(ports(legacy.COM1, legacy.UARTRegisters), edge(legacy.COM1Line))))
@@ -219,7 +282,11 @@ func dsdt() []byte {
 		named("_HID", text("ACPI0013")), named("_UID", integer(0)),
 		named("_CRS", resources(edge(EventLine))),
 		method("_EVT", 1, notify(name("PWRB"), pressed)))
+	devices := [][]byte{board, bridge, serial, clock, panicked}
+	if kind == Reduced {
+		devices = append(devices, button, events)
+	}
 	return table("DSDT", 2, join(
-		scope(root("_SB_"), board, bridge, serial, clock, panicked, button, events),
+		scope(root("_SB_"), devices...),
 		named("_S5_", pkg(integer(legacy.SleepTypeOff), integer(0), integer(0), integer(0)))))
 }

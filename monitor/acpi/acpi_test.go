@@ -24,9 +24,9 @@ func sum(b []byte) (s byte) {
 	return s
 }
 
-func tables(t *testing.T, cpus uint32) *acpi.Tables {
+func tables(t *testing.T, kind acpi.Kind, cpus uint32) *acpi.Tables {
 	t.Helper()
-	ts, err := acpi.New(cpus, acpi.Base)
+	ts, err := acpi.New(kind, cpus, acpi.Base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,8 +34,11 @@ func tables(t *testing.T, cpus uint32) *acpi.Tables {
 }
 
 func TestGoldens(t *testing.T) {
-	ts := tables(t, 4)
-	for name, b := range map[string][]byte{"rsdp": ts.RSDP, "xsdt": ts.XSDT, "fadt": ts.FADT, "madt": ts.MADT, "mcfg": ts.MCFG, "dsdt": ts.DSDT} {
+	ts, pc := tables(t, acpi.Reduced, 4), tables(t, acpi.PC, 4)
+	for name, b := range map[string][]byte{
+		"rsdp": ts.RSDP, "xsdt": ts.XSDT, "fadt": ts.FADT, "madt": ts.MADT, "mcfg": ts.MCFG, "dsdt": ts.DSDT,
+		"facs-pc": pc.FACS, "fadt-pc": pc.FADT, "madt-pc": pc.MADT, "dsdt-pc": pc.DSDT,
+	} {
 		path := filepath.Join("testdata", name+".hex")
 		if *update {
 			if err := os.WriteFile(path, []byte(hex.Dump(b)), 0o644); err != nil {
@@ -53,23 +56,44 @@ func TestGoldens(t *testing.T) {
 }
 
 func TestSumsAreZero(t *testing.T) {
-	ts := tables(t, 64)
-	if sum(ts.RSDP[:20]) != 0 || sum(ts.RSDP) != 0 {
-		t.Error("RSDP")
-	}
-	for _, b := range [][]byte{ts.XSDT, ts.FADT, ts.MADT, ts.MCFG, ts.DSDT} {
-		if sum(b) != 0 || int(binary.LittleEndian.Uint32(b[4:])) != len(b) {
-			t.Errorf("%.4s: sum %d, length %d of %d", b, sum(b), binary.LittleEndian.Uint32(b[4:]), len(b))
+	for _, kind := range []acpi.Kind{acpi.Reduced, acpi.PC} {
+		ts := tables(t, kind, 64)
+		if sum(ts.RSDP[:20]) != 0 || sum(ts.RSDP) != 0 {
+			t.Error("RSDP")
+		}
+		for _, b := range [][]byte{ts.XSDT, ts.FADT, ts.MADT, ts.MCFG, ts.DSDT} {
+			if sum(b) != 0 || int(binary.LittleEndian.Uint32(b[4:])) != len(b) {
+				t.Errorf("%.4s: sum %d, length %d of %d", b, sum(b), binary.LittleEndian.Uint32(b[4:]), len(b))
+			}
 		}
 	}
 }
 
 // A guest that follows the addresses from the RSDP on finds every table.
 func TestTablesAreWhereTheyPoint(t *testing.T) {
-	ts := tables(t, 254)
-	ram := make([]byte, acpi.End-acpi.Base)
+	for _, kind := range []acpi.Kind{acpi.Reduced, acpi.PC} {
+		ram := written(t, tables(t, kind, 254))
+		at := func(b []byte) []byte { return ram[binary.LittleEndian.Uint64(b)-acpi.Base:] }
+		xsdt := at(ram[24:])
+		fadt, madt, mcfg := at(xsdt[36:]), at(xsdt[44:]), at(xsdt[52:])
+		found := map[string][]byte{"XSDT": xsdt, "FACP": fadt, "APIC": madt, "MCFG": mcfg, "DSDT": at(fadt[140:])}
+		if kind == acpi.PC {
+			found["FACS"] = at(fadt[132:])
+		}
+		for want, b := range found {
+			if string(b[:4]) != want {
+				t.Errorf("found %.4s where %s should be", b, want)
+			}
+		}
+	}
+}
+
+// written is what memory holds from acpi.Base on.
+func written(t *testing.T, ts *acpi.Tables) []byte {
+	t.Helper()
+	ram := make([]byte, acpi.Room)
 	err := ts.Write(func(addr uint64, data []byte) error {
-		if addr < acpi.Base || addr+uint64(len(data)) > acpi.End {
+		if addr < acpi.Base || addr+uint64(len(data)) > acpi.Base+acpi.Room {
 			t.Fatalf("%.4s lies at %#x", data, addr)
 		}
 		b := ram[addr-acpi.Base:][:len(data)]
@@ -82,20 +106,12 @@ func TestTablesAreWhereTheyPoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := func(b []byte) []byte { return ram[binary.LittleEndian.Uint64(b)-acpi.Base:] }
-	xsdt := at(ram[24:])
-	fadt, madt, mcfg := at(xsdt[36:]), at(xsdt[44:]), at(xsdt[52:])
-	dsdt := at(fadt[140:])
-	for want, b := range map[string][]byte{"XSDT": xsdt, "FACP": fadt, "APIC": madt, "MCFG": mcfg, "DSDT": dsdt} {
-		if string(b[:4]) != want {
-			t.Errorf("found %.4s where %s should be", b, want)
-		}
-	}
+	return ram
 }
 
 func TestNumberOfProcessors(t *testing.T) {
 	for _, n := range []uint32{0, 255, 1 << 31} {
-		if _, err := acpi.New(n, acpi.Base); !errors.Is(err, acpi.ErrCPUs) {
+		if _, err := acpi.New(acpi.Reduced, n, acpi.Base); !errors.Is(err, acpi.ErrCPUs) {
 			t.Errorf("%d processors: %v", n, err)
 		}
 	}
@@ -103,7 +119,7 @@ func TestNumberOfProcessors(t *testing.T) {
 
 func TestWriteStopsAtTheFirstError(t *testing.T) {
 	broken, calls := errors.New("broken"), 0
-	err := tables(t, 1).Write(func(uint64, []byte) error { calls++; return broken })
+	err := tables(t, acpi.Reduced, 1).Write(func(uint64, []byte) error { calls++; return broken })
 	if !errors.Is(err, broken) || calls != 1 {
 		t.Errorf("%d calls, %v", calls, err)
 	}

@@ -19,12 +19,10 @@ func TestTablesByIASL(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: install acpica-tools", err)
 	}
-	tables, err := acpi.New(4, acpi.Base)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ts, pc := tables(t, acpi.Reduced, 4), tables(t, acpi.PC, 4)
 	for name, want := range map[string][]byte{
-		"xsdt": tables.XSDT, "facp": tables.FADT, "apic": tables.MADT, "mcfg": tables.MCFG, "dsdt": tables.DSDT,
+		"xsdt": ts.XSDT, "facp": ts.FADT, "apic": ts.MADT, "mcfg": ts.MCFG, "dsdt": ts.DSDT,
+		"facp of a PC": pc.FADT, "apic of a PC": pc.MADT, "dsdt of a PC": pc.DSDT,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -88,7 +88,7 @@ func machine(t *testing.T, size uint64) (*mem.Memory, boot.Image) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tables, err := acpi.New(1, acpi.Base)
+	tables, err := acpi.New(acpi.Reduced, 1, acpi.Base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func FuzzKernel(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { m.Close() })
-	tables, err := acpi.New(1, acpi.Base)
+	tables, err := acpi.New(acpi.Reduced, 1, acpi.Base)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func ParseFirmware(rom io.ReaderAt, size int64, cpus uint32, m *mem.Memory) (*Fi
 	}
 	// The tables lie behind what the firmware is told to be RAM.
 	top := m.LowEnd() - acpi.Room
-	tables, err := acpi.New(cpus, top)
+	tables, err := acpi.New(acpi.PC, cpus, top)
 	if err != nil {
 		return nil, err
 	}

@@ -79,3 +79,22 @@ func TestFWCfgOddAccesses(t *testing.T) {
 		t.Errorf("behind the end is %x", b)
 	}
 }
+
+// However the two ports are used, a read gives what is there or zeros.
+func FuzzFWCfg(f *testing.F) {
+	f.Add([]byte{0x10, 0x19, 0, 0x03, 0x13, 0x83})
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		c := newFWCfg(t, 1, legacy.FWFile{Name: "a", Data: []byte("text")})
+		for len(stream) > 2 {
+			port, size, write := legacy.FWCfgBase+uint64(stream[0]&1), int(stream[0]>>1&7)+1, stream[0]&0x10 != 0
+			data := make([]byte, size)
+			copy(data, stream[1:])
+			if write {
+				c.ports.Write(port, data)
+			} else {
+				c.ports.Read(port, data)
+			}
+			stream = stream[3:]
+		}
+	})
+}

@@ -98,6 +98,7 @@ func (m *Machine) reset() error {
 	m.rtc.Reset()
 	if m.fwcfg != nil {
 		m.fwcfg.Reset()
+		m.pm.Reset()
 	}
 	m.settle() // before memory is cleared: devices write to it
 	if err := m.chips.restore(m.vm); err != nil {

@@ -95,6 +95,7 @@ type Machine struct {
 	rtc     *legacy.RTC
 	debug   legacy.Debug
 	fwcfg   *legacy.FWCfg // nil: no firmware
+	pm      *legacy.PM    // likewise
 	cpus    []*cpu
 	chips   platform
 	workers sync.WaitGroup
@@ -154,7 +155,7 @@ func (m *Machine) openKernel(c Config, size int64) error {
 		im.Initrd, im.InitrdSize = c.Initrd, info.Size()
 	}
 	m.image = im
-	im.Tables, err = acpi.New(c.Spec.VCPUs, acpi.Base)
+	im.Tables, err = acpi.New(acpi.Reduced, c.Spec.VCPUs, acpi.Base)
 	return err
 }
 
@@ -165,7 +166,11 @@ func (m *Machine) openFirmware(file *os.File, size int64) error {
 		return err
 	}
 	m.image, m.fwcfg = f, legacy.NewFWCfg(m.spec.VCPUs, f.Config())
-	return m.ports.Add(legacy.FWCfgBase, legacy.FWCfgPorts, m.fwcfg)
+	m.pm = &legacy.PM{Off: m.guestOff, Line: func(up bool) { m.setLine(acpi.EventLine, up) }}
+	return errors.Join(
+		m.ports.Add(legacy.FWCfgBase, legacy.FWCfgPorts, m.fwcfg),
+		m.ports.AddRegisters(legacy.PMBase, legacy.PMRegisters, m.pm),
+	)
 }
 
 // build makes platform and processors in the order that KVM and the module want:
@@ -203,18 +208,22 @@ func (m *Machine) addDevices() error {
 	m.rtc = legacy.NewRTC(time.Now)
 	m.pci, m.routes = pci.NewHost(), newRoutes(m.vm)
 	reset := func() { m.stop(cause{reset: true, text: "guest reset"}) }
-	off := func() { m.stop(cause{end: End{Reason: abi.ReasonPoweroff, Text: "guest powered off"}}) }
 	panicked := func() { m.stop(cause{end: End{Reason: abi.ReasonPanic, Text: "guest kernel panicked"}}) }
 	return errors.Join(
 		m.ports.AddRegisters(legacy.COM1, legacy.UARTRegisters, m.uart),
 		m.ports.AddRegisters(legacy.RTCBase, legacy.RTCRegisters, m.rtc),
 		m.ports.AddRegisters(legacy.I8042Base, legacy.I8042Registers, &legacy.I8042{Reset: reset}),
 		m.ports.Add(legacy.ResetPort, 1, &legacy.ResetRegister{Reset: reset}),
-		m.ports.AddRegisters(legacy.SleepBase, legacy.SleepRegisters, &legacy.Sleep{Off: off}),
+		m.ports.AddRegisters(legacy.SleepBase, legacy.SleepRegisters, &legacy.Sleep{Off: m.guestOff}),
 		m.ports.AddRegisters(legacy.PanicPort, legacy.PanicRegisters, &legacy.Panic{Panicked: panicked}),
 		m.ports.AddRegisters(legacy.DebugPort, legacy.DebugRegisters, &m.debug),
 		m.pci.Attach(&m.ports, &m.mmio),
 	)
+}
+
+// guestOff is what the guest does to power off.
+func (m *Machine) guestOff() {
+	m.stop(cause{end: End{Reason: abi.ReasonPoweroff, Text: "guest powered off"}})
 }
 
 // setLine drives an interrupt line. It fails only when the VM is stopped, which
@@ -257,6 +266,10 @@ func (m *Machine) Balloon(target uint64, keep bool) (uint64, uint64) {
 
 // PowerButton presses the power button.
 func (m *Machine) PowerButton() {
+	if m.pm != nil {
+		m.pm.Press()
+		return
+	}
 	m.setLine(acpi.EventLine, true)
 	m.setLine(acpi.EventLine, false)
 }

@@ -72,7 +72,7 @@ func newLinux(t *testing.T, cpus uint32) *linux {
 	ok(t, err)
 	g.image.Initrd, g.image.InitrdSize = open(exampleInitrd)
 	g.image.Cmdline = "console=ttyS0 quiet panic=-1"
-	g.image.Tables, err = acpi.New(cpus, acpi.Base)
+	g.image.Tables, err = acpi.New(acpi.Reduced, cpus, acpi.Base)
 	ok(t, err)
 	g.uart = legacy.NewUART(g.print, g.line, func() {})
 	ok(t, g.ports.AddRegisters(legacy.COM1, legacy.UARTRegisters, g.uart))

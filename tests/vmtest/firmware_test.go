@@ -6,10 +6,14 @@ package vmtest_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
+	"time"
 
 	"vmctl/abi"
+	"vmctl/monitor/spec"
 	"vmctl/tests/vmtest"
 )
 
@@ -54,4 +58,56 @@ func TestFirmware(t *testing.T) {
 	s.Expect("the second sector")
 	s.Type(" ")
 	end(t, v, abi.ReasonPoweroff)
+}
+
+// debian is the disk that the lab makes: tools/lab/guestdisk.go.
+const debian = "build/guest/debian.img"
+
+// bootDebian starts a VM with a copy of that disk, and logs in when it may.
+func bootDebian(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
+	t.Helper()
+	disk := filepath.Join(t.TempDir(), "debian")
+	if out, err := exec.Command("cp", "--sparse=always", debian, disk).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	c.Firmware, c.Memory = seaBIOS, 512<<20
+	c.Disks = append([]vmtest.Disk{{Path: disk}}, c.Disks...)
+	v, s := vmtest.Boot(t, c)
+	began := time.Now()
+	s.Expect("guest login:")
+	t.Logf("login after %v", time.Since(began))
+	s.Type("root\n")
+	s.Expect("Password:")
+	s.Type("vmctl\n")
+	s.Expect("root@guest:~#")
+	s.Run("PS1=; stty -echo; dmesg -n 1")
+	return v, s
+}
+
+// A whole Debian boots from its disk, by nothing but the firmware, to a login on both
+// consoles, and powers off when the button is pressed.
+func TestDebian(t *testing.T) {
+	v, s := bootDebian(t, vmtest.Config{Console: spec.Virtio})
+	for _, c := range []struct{ what, command, want string }{
+		{"console", "tty", "/dev/hvc0"},
+		{"login on the other", "systemctl is-active serial-getty@ttyS0", "active"},
+		{"system", "systemctl is-system-running --wait", "running"},
+		{"virtualisation", "systemd-detect-virt", "kvm"},
+		{"failed units", "systemctl --failed --no-legend", ""},
+		{"random writes, read back", "fio --name=x --filename=/var/tmp/x --size=16m --rw=randwrite --bs=4k --verify=crc32c >/dev/null 2>&1 && echo same", "same"},
+	} {
+		if got := s.Run(c.command); got != c.want {
+			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+	}
+	now, err := strconv.ParseInt(s.Run("date +%s"), 10, 64)
+	if off := time.Since(time.Unix(now, 0)); err != nil || off.Abs() > 3*time.Second {
+		t.Errorf("the guest's clock is %v behind: %v", off, err)
+	}
+	began := time.Now()
+	if err := v.Client.PowerButton(v.Context()); err != nil {
+		t.Fatal(err)
+	}
+	end(t, v, abi.ReasonPoweroff)
+	t.Logf("off %v after the button", time.Since(began))
 }

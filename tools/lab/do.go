@@ -36,6 +36,8 @@ func (l *lab) do(ctx context.Context, o *options) (int, error) {
 		err = l.printKernel(ctx, tree, o.kernel)
 	case "initrd":
 		err = l.nestedInitrd(ctx, tree, o)
+	case "disk":
+		err = l.guestDisk(ctx, tree, o.out)
 	case "checkpatch":
 		return l.checkpatch(ctx, tree, o.argv)
 	case "coccicheck":

@@ -50,6 +50,7 @@ var commands = map[string]string{
 	"tree":         "quiet",
 	"kernel-path":  "kernel quiet",
 	"initrd":       "kernel out modules quiet",
+	"disk":         "out quiet",
 	"checkpatch":   "quiet",
 	"clean":        "",
 	"coccicheck":   "quiet",
@@ -117,8 +118,8 @@ func (o *options) check() error {
 		return errors.New("--module and --no-module exclude each other")
 	case o.cover != "" && (o.kernel != debugKernel || o.noModule):
 		return errors.New("--cover wants --kernel debug, which counts the lines of the module")
-	case o.command == "initrd" && o.out == "":
-		return errors.New("lab initrd: --out FILE says where to")
+	case (o.command == "initrd" || o.command == "disk") && o.out == "":
+		return fmt.Errorf("lab %s: --out FILE says where to", o.command)
 	}
 	if o.cpus == 0 {
 		o.cpus = 2

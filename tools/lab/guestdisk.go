@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A disk with a whole Debian, as a guest boots it by its firmware: GRUB, the kernel of
+// Debian's cloud images, systemd, a login on both consoles, DHCP and SSH. Root's
+// password is guestDiskPassword.
+const (
+	guestDiskSuite    = treeSuite
+	guestDiskPassword = "vmctl"
+	guestDiskSize     = 2 << 30
+	guestDiskSpace    = 3 << 30
+)
+
+var guestDiskPackages = []string{
+	"linux-image-cloud-amd64", "initramfs-tools", "zstd", "grub-pc-bin", "grub-common",
+	"systemd-sysv", "dbus", "udev", "libpam-systemd", "login", "kmod", "iproute2", "iputils-ping", "openssh-server",
+	"fio", "iperf3", "stress-ng",
+}
+
+// guestDiskSetup runs in the finished tree. GRUB's image is made for the gap between the
+// partition table and the one partition; its configuration is a file like any other.
+const guestDiskSetup = `set -e
+echo root:` + guestDiskPassword + ` | chpasswd
+echo guest >/etc/hostname
+echo "/dev/vda1 / ext4 errors=remount-ro 0 1" >/etc/fstab
+mkdir -p /boot/grub
+cat >/boot/grub/grub.cfg <<EOF
+serial --unit=0 --speed=115200
+terminal_input serial
+terminal_output serial
+echo Booting Debian
+linux /vmlinuz root=/dev/vda1 ro console=ttyS0 quiet
+initrd /initrd.img
+boot
+EOF
+grub-mkimage -O i386-pc -o /boot/grub/core.img -p "(hd0,msdos1)/boot/grub" \
+	biosdisk part_msdos ext2 serial terminal normal linux echo configfile
+cat >/etc/systemd/network/80-all.network <<EOF
+[Match]
+Name=e*
+[Network]
+DHCP=ipv4
+EOF
+systemctl -q enable systemd-networkd serial-getty@ttyS0 serial-getty@hvc0
+systemctl -q disable apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer
+systemctl -q mask systemd-networkd-wait-online.service
+echo "PermitRootLogin yes" >/etc/ssh/sshd_config.d/lab.conf
+rm -rf /var/cache/apt /var/lib/apt/lists /etc/machine-id
+touch /etc/machine-id`
+
+var guestDiskOptions = []string{
+	"--variant=essential",
+	"--components=main",
+	"--architectures=amd64",
+	"--aptopt=Acquire::Languages \"none\"",
+	"--aptopt=APT::Install-Recommends \"false\"",
+	"--dpkgopt=force-unsafe-io",
+	"--dpkgopt=path-exclude=/usr/share/man/*",
+	"--dpkgopt=path-exclude=/usr/share/doc/*",
+	"--dpkgopt=path-exclude=/usr/share/info/*",
+	"--dpkgopt=path-exclude=/usr/share/locale/*",
+	"--include=" + strings.Join(guestDiskPackages, ","),
+	"--customize-hook=chroot \"$1\" sh -c '" + guestDiskSetup + "'",
+	"--format=tar",
+}
+
+// guestDisk puts the disk where out says, as a copy without its holes.
+func (l *lab) guestDisk(ctx context.Context, tree *toolTree, out string) error {
+	r := recipe{noun: "disk", lines: append([]string{guestDiskSuite, fmt.Sprint(guestDiskSize)}, guestDiskOptions...), space: guestDiskSpace}
+	dir, err := l.cache.prepare(ctx, r, func(dir string) error { return l.makeGuestDisk(ctx, tree, dir) })
+	if err != nil {
+		return err
+	}
+	temp := out + ".new"
+	if _, err := tool(ctx, "", "cp", "--sparse=always", "--reflink=auto", filepath.Join(dir, "disk"), temp); err != nil {
+		return err
+	}
+	return os.Rename(temp, out)
+}
+
+func (l *lab) makeGuestDisk(ctx context.Context, tree *toolTree, dir string) (err error) {
+	if err := l.wantHostTools(ctx); err != nil {
+		return err
+	}
+	mirror, err := debianMirror(aptFolder)
+	if err != nil {
+		return err
+	}
+	defer l.out.step("making a disk with Debian 13, two minutes")(&err)
+	args := slices.Clone(guestDiskOptions)
+	for _, o := range hostAptOptions(ctx) {
+		args = append(args, "--aptopt="+o)
+	}
+	mode := "--mode=root"
+	if os.Getuid() != 0 {
+		mode = "--mode=unshare"
+	}
+	archive := filepath.Join(dir, "tar")
+	args = append(args, mode, guestDiskSuite, archive, mirror)
+	if err := l.debootstrap(exec.CommandContext(ctx, "mmdebstrap", args...)); err != nil {
+		return err
+	}
+	disk := filepath.Join(dir, "disk")
+	if err := writeGuestDisk(ctx, tree, archive, disk); err != nil {
+		return err
+	}
+	return os.Remove(archive)
+}
+
+// The disk: a sector with GRUB's first stage and the partition table, GRUB in the
+// sectors behind it, and from 1 MiB on a file system.
+const (
+	sectorSize     = 512
+	partitionStart = 1 << 20
+	bootCodeEnd    = 440 // where the signature and the table of a PC's boot sector begin
+	partitionTable = 446
+	linuxPartition = 0x83
+	activeFlag     = 0x80
+)
+
+func writeGuestDisk(ctx context.Context, tree *toolTree, archive, disk string) (err error) {
+	first, core, err := grubImages(archive)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(disk)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := f.Truncate(guestDiskSize); err != nil {
+		return err
+	}
+	mbr := make([]byte, sectorSize)
+	copy(mbr[:bootCodeEnd], first)
+	entry := mbr[partitionTable:]
+	entry[0], entry[4] = activeFlag, linuxPartition
+	binary.LittleEndian.PutUint32(entry[8:], partitionStart/sectorSize)
+	binary.LittleEndian.PutUint32(entry[12:], (guestDiskSize-partitionStart)/sectorSize)
+	mbr[sectorSize-2], mbr[sectorSize-1] = 0x55, 0xaa
+	if _, err := f.WriteAt(append(mbr, core...), 0); err != nil {
+		return err
+	}
+	_, err = tree.run(ctx, "usr/sbin/mke2fs", "mke2fs", "-q", "-t", "ext4", "-d", archive,
+		"-E", fmt.Sprintf("offset=%d,lazy_itable_init=0,nodiscard", partitionStart), "-F", disk,
+		fmt.Sprintf("%dk", (guestDiskSize-partitionStart)>>10))
+	return err
+}
+
+// grubImages reads GRUB's two parts from the archive of the file system.
+func grubImages(archive string) (first, core []byte, err error) {
+	f, err := os.Open(archive)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	for r := tar.NewReader(f); first == nil || core == nil; {
+		h, err := r.Next()
+		if err != nil {
+			return nil, nil, fmt.Errorf("GRUB in %s: %w", archive, err)
+		}
+		into := map[string]*[]byte{"./usr/lib/grub/i386-pc/boot.img": &first, "./boot/grub/core.img": &core}[h.Name]
+		if into == nil {
+			continue
+		}
+		if *into, err = io.ReadAll(r); err != nil {
+			return nil, nil, err
+		}
+	}
+	if len(first) < bootCodeEnd || sectorSize+len(core) > partitionStart {
+		return nil, nil, fmt.Errorf("GRUB's parts have %d and %d bytes", len(first), len(core))
+	}
+	return first, core, nil
+}
