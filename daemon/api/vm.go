@@ -37,7 +37,7 @@ type VM struct {
 type VMSpec struct {
 	VCPUs       int         `json:"vcpus" required:"false" minimum:"1" maximum:"64" default:"1" doc:"Number of virtual CPUs"`
 	MemoryBytes int64       `json:"memoryBytes" required:"false" minimum:"16777216" maximum:"1099511627776" multipleOf:"4096" default:"536870912" doc:"Guest memory"`
-	Boot        BootSpec    `json:"boot"`
+	Boot        BootSpec    `json:"boot" required:"false" doc:"What it boots; without a kernel its firmware looks for a system on its disks"`
 	Disks       []DiskSpec  `json:"disks,omitempty" maxItems:"16" doc:"In the order in which the guest finds them"`
 	NICs        []NICSpec   `json:"nics,omitempty" maxItems:"8" doc:"Network cards, in the order in which the guest finds them"`
 	Console     ConsoleKind `json:"console" required:"false" enum:"serial,virtio" default:"serial" doc:"The device that the VM's console is: ttyS0, or hvc0 once the guest has its driver"`
@@ -46,12 +46,13 @@ type VMSpec struct {
 	OnCrash     EndPolicy   `json:"onCrash" required:"false" enum:"stop,restart" default:"stop" doc:"What becomes of it after a panic, a triple fault, or the end of its monitor; restarts are further and further apart"`
 }
 
-// BootSpec is what a VM boots. Paths are relative to the host's boot folder,
-// or absolute and beneath it; no part of them may be a symbolic link.
+// BootSpec is what a VM boots: a kernel, or what the host's firmware finds on the VM's
+// disks. Paths are relative to the host's boot folder, or absolute and beneath it; no
+// part of them may be a symbolic link.
 type BootSpec struct {
-	Kernel  string `json:"kernel" minLength:"1" maxLength:"1024" doc:"bzImage"`
-	Initrd  string `json:"initrd,omitempty" maxLength:"1024" doc:"Initial RAM disk"`
-	Cmdline string `json:"cmdline,omitempty" maxLength:"2047" doc:"Kernel command line"`
+	Kernel  string `json:"kernel,omitempty" maxLength:"1024" doc:"bzImage; without one the VM boots from its disks"`
+	Initrd  string `json:"initrd,omitempty" maxLength:"1024" doc:"Initial RAM disk, of a kernel"`
+	Cmdline string `json:"cmdline,omitempty" maxLength:"2047" doc:"Command line, of a kernel"`
 }
 
 // DiskSpec is a disk: a raw image in the host's folder of disks. A path is relative

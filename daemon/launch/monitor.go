@@ -105,7 +105,7 @@ func mode(m ctl.Mode) api.ConsoleMode {
 
 // Configure hands over the run descriptor and the boot files.
 func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backends, run *os.File, files *vm.Files) error {
-	machine := spec.Spec{VCPUs: uint32(s.VCPUs), MemoryBytes: uint64(s.MemoryBytes), Cmdline: s.Boot.Cmdline, OnReset: spec.Restart}
+	machine := spec.Spec{VCPUs: uint32(s.VCPUs), MemoryBytes: uint64(s.MemoryBytes), Firmware: s.Boot.Kernel == "", Cmdline: s.Boot.Cmdline, OnReset: spec.Restart}
 	if s.OnReset == api.ResetStop {
 		machine.OnReset = spec.Stop
 	}

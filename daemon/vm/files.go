@@ -17,7 +17,7 @@ const sector = 512
 
 // Files are the open files that a run begins with.
 type Files struct {
-	Kernel *os.File
+	Kernel *os.File   // or the firmware, when the spec names no kernel
 	Initrd *os.File   // may be nil
 	disks  []*os.File // until they are attached
 }
@@ -52,6 +52,10 @@ func (inv *Inventory) openFiles(spec api.VMSpec) (*Files, error) {
 func (inv *Inventory) openBoot(f *Files, spec api.VMSpec) (err error) {
 	const kernel, initrd = "body.spec.boot.kernel", "body.spec.boot.initrd"
 	var kernelSize, initrdSize int64
+	if spec.Boot.Kernel == "" {
+		f.Kernel, err = openFirmware(inv.config.Firmware)
+		return err
+	}
 	if f.Kernel, kernelSize, err = inv.boot.open(bootFile, kernel, spec.Boot.Kernel, unix.O_RDONLY); err != nil {
 		return err
 	}
@@ -69,6 +73,16 @@ func (inv *Inventory) openBoot(f *Files, spec api.VMSpec) (err error) {
 			Detail: fmt.Sprintf("kernel and initrd (%d bytes) are larger than the VM's memory", kernelSize+initrdSize)}
 	}
 	return nil
+}
+
+// openFirmware opens the host's firmware. It is the operator's file, not a caller's.
+func openFirmware(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, &api.Error{Code: api.CodeBootFileMissing, Field: "body.spec.boot.kernel",
+			Detail: "there is no kernel, and the host has no firmware to boot from disks: " + err.Error()}
+	}
+	return f, nil
 }
 
 func (inv *Inventory) openDisk(f *Files, field string, d api.DiskSpec) error {

@@ -30,6 +30,7 @@ type Config struct {
 	Board    *task.Board
 	Boot     *Folder // kernels and initrds
 	Disks    *Folder
+	Firmware string // path of what boots VMs without a kernel
 	FirstUID uint32 // range of user ids for monitors
 	LastUID  uint32
 	Version  string // for the event host.started

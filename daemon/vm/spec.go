@@ -29,8 +29,12 @@ func checkSpec(s api.VMSpec) error {
 		return bad(api.CodeCmdlineTooLong, "boot.cmdline", "longer than %d bytes", api.MaxCmdline)
 	case strings.IndexByte(s.Boot.Cmdline, 0) >= 0:
 		return bad(api.CodeInvalidRequest, "boot.cmdline", "holds a NUL byte")
-	case s.Boot.Kernel == "":
-		return bad(api.CodeBootFileInvalid, "boot.kernel", "is empty")
+	case s.Boot.Kernel == "" && s.Boot.Initrd != "":
+		return bad(api.CodeBootFileInvalid, "boot.initrd", "is for a kernel, and there is none")
+	case s.Boot.Kernel == "" && s.Boot.Cmdline != "":
+		return bad(api.CodeInvalidRequest, "boot.cmdline", "is for a kernel, and there is none")
+	case s.Boot.Kernel == "" && len(s.Disks) == 0:
+		return bad(api.CodeBootFileInvalid, "boot.kernel", "is empty, and there is no disk to boot from")
 	case s.OnReset != api.ResetRestart && s.OnReset != api.ResetStop:
 		return bad(api.CodeInvalidRequest, "onReset", "neither restart nor stop")
 	case s.OnPoweroff != api.EndStop && s.OnPoweroff != api.EndRestart:

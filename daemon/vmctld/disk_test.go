@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"vmctl/daemon/api"
+	"vmctl/daemon/launch/launchtest"
 )
 
 // withDisks makes a VM with disks, as JSON, that boots a file of the boot folder.
@@ -139,4 +140,28 @@ func TestDeviceBroken(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	r.power("a", "powerOff")
+}
+
+// TestBootsFromDisk: without a kernel the host's firmware boots the VM, if there is one.
+func TestBootsFromDisk(t *testing.T) {
+	bios := filepath.Join(t.TempDir(), "bios")
+	r := newRig(t, "--firmware", bios)
+	r.disk("d")
+	const body = `{"name":"a","spec":{"memoryBytes":67108864,"disks":[{"path":"d"}]}}`
+	r.refused(r.do("POST", "/v1/vms", body), 422, api.CodeBootFileMissing)
+	if err := os.WriteFile(bios, []byte(launchtest.BIOS), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	vm := want[api.VM](r, r.do("POST", "/v1/vms", body), 201)
+	r.made[vm.ID] = true
+	if vm.Spec.Boot != (api.BootSpec{}) {
+		t.Errorf("boots %+v", vm.Spec.Boot)
+	}
+	r.power("a", "powerOn")
+	r.power("a", "powerOff")
+	if err := os.Remove(bios); err != nil {
+		t.Fatal(err)
+	}
+	r.refused(r.do("POST", "/v1/vms/a:powerOn", ""), 422, api.CodeBootFileMissing)
+	r.nothingRuns()
 }

@@ -22,6 +22,7 @@ import (
 type options struct {
 	runDir, stateDir      string
 	bootDir, diskDir      string
+	firmware              string
 	vmx, device, frontKey string
 	vmhttpUser            string
 	group, adminGroup     string
@@ -41,6 +42,7 @@ func parseFlags(args []string) (*options, error) {
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/vmctl", "folder of the database and of what VMs keep")
 	f.StringVar(&o.bootDir, "boot-dir", "", "folder beneath which kernels and initrds are (default STATE-DIR/boot)")
 	f.StringVar(&o.diskDir, "disk-dir", "", "folder beneath which disks are (default STATE-DIR/disks)")
+	f.StringVar(&o.firmware, "firmware", "/usr/share/seabios/bios-256k.bin", "firmware of VMs without a kernel (Debian: seabios)")
 	f.StringVar(&o.vmx, "vmx", "/usr/libexec/vmctl/vmx", "monitor program")
 	f.StringVar(&o.device, "device", abi.DevicePath, "device of the kernel module")
 	f.StringVar(&o.frontKey, "front-key", "", "key file shared with vmhttp (default $CREDENTIALS_DIRECTORY/front-key)")

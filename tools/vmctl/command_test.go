@@ -36,6 +36,7 @@ func TestOutput(t *testing.T) {
 	cases := []struct{ name, line string }{
 		{"vm-list", "vm list"}, {"vm-show", "vm show web"}, {"vm-show-off", "vm show db"},
 		{"vm-create", "vm create new --kernel vmlinuz --initrd i --cmdline quiet --vcpus 4 --memory 2G --on-reset stop"},
+		{"vm-create-disk", "vm create new --disk debian.img"},
 		{"vm-create-start", "vm create new --kernel vmlinuz --start"},
 		{"vm-on", "vm on db"}, {"vm-on-no-wait", "vm on db --no-wait"}, {"vm-off", "vm off web"}, {"vm-reset", "vm reset web db"},
 		{"vm-delete", "vm delete db"},
@@ -116,7 +117,7 @@ func TestErrorsAndStatuses(t *testing.T) {
 		{"vm show Web", 2, `"Web" is neither a VM's name nor a uuid (nameInvalid)`},
 		{"vm on", 2, "vm on: usage: vmctl vm on VM..."},
 		{"vm show a b", 2, "usage: vmctl vm show VM"},
-		{"vm create new", 2, `required flag(s) "kernel" not set`},
+		{"vm create new", 2, "at least one of the flags in the group [kernel disk] is required"},
 		{"vm create new --kernel k --memory lots", 2, `--memory: "lots" is no size`},
 		{"vm create new --kernel k --disk ,ro", 2, "--disk ,ro: no file"},
 		{"vm create new --kernel k --disk a,rw", 2, `"rw" is neither ro nor serial=TEXT`},

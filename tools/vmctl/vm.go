@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -95,7 +96,7 @@ func (p *program) showVM(vm *api.VM) error {
 		[2]string{"Run", run},
 		[2]string{"VCPUs", strconv.Itoa(vm.Spec.VCPUs)},
 		[2]string{"Memory", size(vm.Spec.MemoryBytes)},
-		[2]string{"Kernel", vm.Spec.Boot.Kernel},
+		[2]string{"Kernel", cmp.Or(vm.Spec.Boot.Kernel, "none: it boots from its disks")},
 		[2]string{"Initrd", vm.Spec.Boot.Initrd},
 		[2]string{"Cmdline", vm.Spec.Boot.Cmdline},
 		[2]string{"Disks", strings.Join(disks, ", ")},
@@ -237,7 +238,7 @@ func (p *program) vmCreate() *cobra.Command {
 	flags := cmd.Flags()
 	flags.IntVar(&spec.VCPUs, "vcpus", spec.VCPUs, "number of virtual CPUs")
 	flags.StringVar(&memory, "memory", "512M", "guest memory: 512M, 2G; units are binary, M if none is given")
-	flags.StringVar(&spec.Boot.Kernel, "kernel", "", "kernel (bzImage), a path in the host's boot folder")
+	flags.StringVar(&spec.Boot.Kernel, "kernel", "", "kernel (bzImage), a path in the host's boot folder; without it the VM boots from its disks")
 	flags.StringVar(&spec.Boot.Initrd, "initrd", "", "initial RAM disk, likewise")
 	flags.StringVar(&spec.Boot.Cmdline, "cmdline", "", "kernel command line")
 	flags.StringArrayVar(&disks, "disk", nil, "raw image in the host's folder of disks: FILE[,ro][,serial=TEXT]; may be repeated")
@@ -248,7 +249,7 @@ func (p *program) vmCreate() *cobra.Command {
 	flags.StringVar(&onCrash, "on-crash", string(spec.OnCrash), "what a crash leads to: stop or restart, ever later")
 	flags.BoolVar(&start, "start", false, "power it on as well")
 	task.flags(cmd)
-	must(cmd.MarkFlagRequired("kernel"))
+	cmd.MarkFlagsOneRequired("kernel", "disk")
 	must(cmd.RegisterFlagCompletionFunc("console", fixed(string(api.ConsoleSerial), string(api.ConsoleVirtio))))
 	for _, name := range []string{"on-poweroff", "on-crash"} {
 		must(cmd.RegisterFlagCompletionFunc(name, fixed(string(api.EndStop), string(api.EndRestart))))

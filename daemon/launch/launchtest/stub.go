@@ -43,6 +43,7 @@ const (
 	Stubborn  = "stubborn\n"  // runs, and does not end when it is told to
 	Falters   = "falters\n"   // runs for a moment, then reports a panic
 	Tires     = "tires\n"     // runs for a moment, then powers off
+	BIOS      = "bios\n"      // runs, and is a firmware and no kernel
 	Breaks    = "breaks\n"    // runs, and breaks its first disk
 )
 
@@ -207,6 +208,9 @@ func (s *stub) configure(m spec.Spec, fds []int) *ctl.Error {
 	s.behaviour = string(text)
 	if strings.HasPrefix(s.behaviour, Corrupt) {
 		return &ctl.Error{Code: ctl.BootFileInvalid, Text: "kernel has no boot signature"}
+	}
+	if m.Firmware != (s.behaviour == BIOS) {
+		return &ctl.Error{Code: ctl.BootFileInvalid, Text: "kernel and firmware are confused"}
 	}
 	if s.behaviour == Slow {
 		s.mu.Unlock()

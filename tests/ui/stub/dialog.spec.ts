@@ -18,7 +18,10 @@ test("create checks while typing, shows the lines, and goes to the VM", async ({
   await expect(dialog.getByText("The host has 4 CPUs")).toBeVisible();
   await dialog.getByRole("textbox", { name: "vCPUs" }).fill("2");
   await dialog.getByRole("button", { name: "Create" }).click();
-  await expect(dialog.getByText("A file in the host’s boot folder is needed.")).toBeVisible();
+  await expect(dialog.getByText("A kernel or a disk is needed.")).toBeVisible();
+  await expect(dialog.getByRole("textbox", { name: "Kernel command line" })).toBeDisabled();
+  await dialog.getByRole("textbox", { name: "Disks" }).fill("debian.img");
+  await expect(dialog.getByLabel("As a vmctl line")).toHaveText("vmctl vm create web-2 --vcpus 2 --memory 512M --disk debian.img");
   await dialog.getByRole("textbox", { name: "Kernel", exact: true }).fill("vmlinuz");
   await expect(dialog.getByLabel("As a vmctl line")).toContainText("vmctl vm create web-2 --vcpus 2 --memory 512M --kernel vmlinuz");
   await expect(dialog.getByLabel("As a curl line")).toContainText('"name":"web-2"');

@@ -141,7 +141,7 @@ export class World {
 
   #post(body, res) {
     if (this.find(body.name)) return problem(res, 409, "exists", `there is a VM named ${body.name}`);
-    if (body.spec.boot.kernel === "missing") {
+    if (body.spec.boot?.kernel === "missing") {
       const errors = [{ location: "body.spec.boot.kernel", message: "no such file" }];
       return problem(res, 422, "bootFileMissing", "the kernel is not in the boot folder", errors);
     }

@@ -6,6 +6,7 @@ type Schemas = components["schemas"];
 
 export type VM = Schemas["VM"];
 export type VMSpec = Schemas["VMSpec"];
+export type BootSpec = Schemas["BootSpec"];
 export type DiskSpec = Schemas["DiskSpec"];
 export type NICSpec = Schemas["NICSpec"];
 export type VMStatus = Schemas["VMStatus"];

@@ -287,12 +287,12 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         BootSpec: {
-            /** @description Kernel command line */
+            /** @description Command line, of a kernel */
             cmdline?: string;
-            /** @description Initial RAM disk */
+            /** @description Initial RAM disk, of a kernel */
             initrd?: string;
-            /** @description bzImage */
-            kernel: string;
+            /** @description bzImage; without one the VM boots from its disks */
+            kernel?: string;
         };
         ConsoleData: {
             /** @enum {string} */
@@ -580,7 +580,8 @@ export interface components {
             name: string;
         };
         VMSpec: {
-            boot: components["schemas"]["BootSpec"];
+            /** @description What it boots; without a kernel its firmware looks for a system on its disks */
+            boot?: components["schemas"]["BootSpec"];
             /**
              * @description The device that the VM's console is: ttyS0, or hvc0 once the guest has its driver
              * @default serial

@@ -87,7 +87,7 @@ const isVM = (data: unknown): data is VM =>
   typeof data.id === "string" &&
   typeof data.name === "string" &&
   isObject(data.spec) &&
-  isObject(data.spec.boot) &&
+  (data.spec.boot === undefined || isObject(data.spec.boot)) &&
   isStatus(data.status);
 
 const isStop = (data: unknown): data is LastStop =>

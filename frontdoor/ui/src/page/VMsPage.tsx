@@ -50,8 +50,7 @@ function NoVMs({ create }: { create: React.ReactNode }) {
   return (
     <EmptyState titleText="No virtual machines yet" headingLevel="h2" icon={ServerIcon}>
       <EmptyStateBody>
-        A VM boots a Linux kernel, and mostly an initial RAM disk, from the host’s boot folder. You see those that you
-        may see.
+        A VM boots from a disk, or a Linux kernel from the host’s boot folder. You see those that you may see.
       </EmptyStateBody>
       <EmptyStateFooter>{create}</EmptyStateFooter>
     </EmptyState>

@@ -56,14 +56,17 @@ export default function CreateDialog({ vms, onClose }: { vms: readonly VM[]; onC
             <Memory draft={draft} finding={shown("memory")} set={set} />
           </div>
           <Field
-            label="Kernel" id="kernel" value={draft.kernel} finding={shown("kernel")} onChange={set("kernel")} required
-            help="A bzImage in the host’s boot folder, such as vmlinuz"
+            label="Kernel" id="kernel" value={draft.kernel} finding={shown("kernel")} onChange={set("kernel")}
+            help="A bzImage in the host’s boot folder, such as vmlinuz; without one it boots from its first disk"
           />
           <Field
-            label="Initial RAM disk" id="initrd" value={draft.initrd} finding={shown("initrd")} onChange={set("initrd")}
-            help="Also in the boot folder; may stay empty"
+            label="Initial RAM disk" id="initrd" value={draft.initrd} finding={shown("initrd")} onChange={set("initrd")} disabled={!draft.kernel}
+            help="Of the kernel, also in the boot folder; may stay empty"
           />
-          <Field label="Kernel command line" id="cmdline" value={draft.cmdline} finding={shown("cmdline")} onChange={set("cmdline")} />
+          <Field
+            label="Kernel command line" id="cmdline" value={draft.cmdline} finding={shown("cmdline")} onChange={set("cmdline")}
+            disabled={!draft.kernel}
+          />
           <FormGroup label="Disks" fieldId="disks">
             <TextArea
               id="disks" value={draft.disks} rows={2} resizeOrientation="vertical" spellCheck={false} autoCapitalize="none"
@@ -179,16 +182,18 @@ function Field(props: {
   onChange: (value: string) => void;
   required?: boolean;
   numeric?: boolean;
+  disabled?: boolean;
   autoFocus?: boolean;
   help?: string;
 }) {
-  const { label, id, value, finding, onChange, required = false, numeric, autoFocus, help } = props;
+  const { label, id, value, finding, onChange, required = false, numeric, disabled = false, autoFocus, help } = props;
   return (
     <FormGroup label={label} fieldId={id} isRequired={required}>
       <TextInput
         id={id}
         value={value}
         isRequired={required}
+        isDisabled={disabled}
         autoFocus={autoFocus}
         autoComplete="off"
         autoCapitalize="none"

@@ -48,7 +48,7 @@ export function DeedDialog(props: { vm: VM; deed: Deed; request: ReturnType<type
 function Losses({ vm, deed }: { vm: VM; deed: Deed }) {
   switch (deed) {
     case "powerOn":
-      return <p>It boots {vm.spec.boot.kernel}.</p>;
+      return <p>It boots {vm.spec.boot?.kernel ?? "from its disks"}.</p>;
     case "pause":
       return <p>No instruction of the guest begins any more until it is resumed.</p>;
     case "resume":

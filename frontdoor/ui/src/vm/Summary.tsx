@@ -6,7 +6,7 @@ import {
   DescriptionListGroup,
   DescriptionListTerm,
 } from "@patternfly/react-core/dist/dynamic/components/DescriptionList";
-import type { DiskSpec, NICSpec, VM } from "../api/model";
+import type { BootSpec, DiskSpec, NICSpec, VM } from "../api/model";
 import { CommandLines } from "../ui/CommandLines";
 import { Exact, When } from "../ui/When";
 import { createLines } from "./equivalent";
@@ -44,11 +44,7 @@ export function Summary({ vm }: { vm: VM }) {
           <List>
             <Item term="vCPUs">{spec.vcpus}</Item>
             <Item term="Memory">{formatBytes(spec.memoryBytes)}</Item>
-            <Item term="Kernel">
-              <code>{spec.boot.kernel}</code>
-            </Item>
-            <Item term="Initial RAM disk">{spec.boot.initrd ? <code>{spec.boot.initrd}</code> : "none"}</Item>
-            <Item term="Command line">{spec.boot.cmdline ? <code>{spec.boot.cmdline}</code> : "empty"}</Item>
+            <Boot boot={spec.boot ?? {}} />
             <Item term="Disks">{spec.disks?.length ? <Disks disks={spec.disks} /> : "none"}</Item>
             <Item term="Network cards">{spec.nics?.length ? <NICs nics={spec.nics} /> : "none"}</Item>
             <Item term="Console">{spec.console === "virtio" ? "virtio (hvc0)" : "serial port (ttyS0)"}</Item>
@@ -79,6 +75,19 @@ export function Summary({ vm }: { vm: VM }) {
         </CardBody>
       </Card>
     </div>
+  );
+}
+
+function Boot({ boot }: { boot: BootSpec }) {
+  if (!boot.kernel) return <Item term="Boots from">its disks, by firmware</Item>;
+  return (
+    <>
+      <Item term="Kernel">
+        <code>{boot.kernel}</code>
+      </Item>
+      <Item term="Initial RAM disk">{boot.initrd ? <code>{boot.initrd}</code> : "none"}</Item>
+      <Item term="Command line">{boot.cmdline ? <code>{boot.cmdline}</code> : "empty"}</Item>
+    </>
   );
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A VM as it is being typed.
 import type { Host, VM, VMSpec } from "../api/model";
-import { checkCmdline, checkDisks, checkMemory, checkName, checkNICs, checkPath, checkVCPUs, type Draft, type Finding, memoryBytes, parseDisks, parseNICs } from "./validate";
+import { checkCmdline, checkDisks, checkKernel, checkMemory, checkName, checkNICs, checkPath, checkVCPUs, type Draft, type Finding, memoryBytes, parseDisks, parseNICs } from "./validate";
 
 export type { Draft };
 
@@ -26,7 +26,7 @@ export function checkDraft(draft: Draft, vms: readonly VM[], host?: Host): Parti
     name: checkName(draft.name, (name) => vms.some((vm) => vm.name === name)),
     vcpus: checkVCPUs(draft.vcpus, host),
     memory: checkMemory(draft, host),
-    kernel: checkPath(draft.kernel, true),
+    kernel: checkKernel(draft),
     initrd: checkPath(draft.initrd, false),
     cmdline: checkCmdline(draft.cmdline),
     disks: checkDisks(draft.disks),
@@ -41,11 +41,13 @@ export function specOf(draft: Draft): VMSpec {
   return {
     vcpus: Number(draft.vcpus),
     memoryBytes: memoryBytes(draft) ?? 0,
-    boot: {
-      kernel: draft.kernel,
-      ...(draft.initrd && { initrd: draft.initrd }),
-      ...(draft.cmdline && { cmdline: draft.cmdline }),
-    },
+    boot: draft.kernel
+      ? {
+          kernel: draft.kernel,
+          ...(draft.initrd && { initrd: draft.initrd }),
+          ...(draft.cmdline && { cmdline: draft.cmdline }),
+        }
+      : {}, // the rest is a kernel's
     ...(!("problem" in disks) && disks.length > 0 && { disks }),
     ...(!("problem" in nics) && nics.length > 0 && { nics }),
     console: draft.console,

@@ -40,6 +40,8 @@ describe("createLines", () => {
   it("leaves out what is not there", () => {
     const lines = createLines("web", { ...spec, memoryBytes: 2 ** 31, onReset: "stop", boot: { kernel: "k" } });
     expect(lines.vmctl).toBe("vmctl vm create web --vcpus 2 --memory 2G --kernel k --on-reset stop");
+    const disk = createLines("web", { ...spec, boot: {}, disks: [{ path: "debian.img" }] });
+    expect(disk.vmctl).toBe("vmctl vm create web --vcpus 2 --memory 512M --disk debian.img");
   });
 });
 

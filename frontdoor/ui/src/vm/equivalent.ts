@@ -18,9 +18,9 @@ export function quote(word: string): string {
 }
 
 export function createLines(name: string, spec: VMSpec): Lines {
-  const { kernel, initrd, cmdline } = spec.boot;
+  const { kernel, initrd, cmdline } = spec.boot ?? {};
   const words = ["vmctl vm create", quote(name), "--vcpus", spec.vcpus, "--memory", memory(spec.memoryBytes)];
-  words.push("--kernel", quote(kernel));
+  if (kernel) words.push("--kernel", quote(kernel));
   if (initrd) words.push("--initrd", quote(initrd));
   if (cmdline) words.push("--cmdline", quote(cmdline));
   for (const disk of spec.disks ?? []) words.push("--disk", quote(diskWord(disk)));

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { Host } from "../api/model";
 import {
   checkCmdline,
+  checkKernel,
   checkMemory,
   checkName,
   checkPath,
@@ -90,6 +91,15 @@ describe("checkPath", () => {
   it.each(["", "../etc/shadow", "a/../b", "..", "boot/", "a\0b", "x".repeat(1025)])("refuses %j", (path) =>
     expect(checkPath(path, true)).toHaveProperty("problem"));
   it("may be absent where it is optional", () => expect(checkPath("", false)).toBeUndefined());
+});
+
+describe("checkKernel", () => {
+  it("wants a kernel or a disk", () => {
+    expect(checkKernel({ kernel: "", disks: " \n" })).toEqual({ problem: "A kernel or a disk is needed." });
+    expect(checkKernel({ kernel: "", disks: "debian.img" })).toBeUndefined();
+    expect(checkKernel({ kernel: "vmlinuz", disks: "" })).toBeUndefined();
+    expect(checkKernel({ kernel: "../x", disks: "debian.img" })).toHaveProperty("problem");
+  });
 });
 
 describe("checkCmdline", () => {

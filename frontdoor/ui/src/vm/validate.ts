@@ -85,6 +85,12 @@ export function checkPath(path: string, needed: boolean, folder = "boot folder")
   return undefined;
 }
 
+/** checkKernel wants a kernel where there is no disk to boot from. */
+export function checkKernel(draft: Pick<Draft, "kernel" | "disks">): Finding {
+  if (draft.kernel === "" && draft.disks.trim() === "") return { problem: "A kernel or a disk is needed." };
+  return checkPath(draft.kernel, false);
+}
+
 /** parseDisks reads one disk a line, as --disk of vmctl takes it: FILE[,ro][,serial=TEXT]. */
 export function parseDisks(text: string): DiskSpec[] | { problem: string } {
   const disks: DiskSpec[] = [];
