@@ -5,14 +5,21 @@
 package vmtest_test
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/server4"
+	"golang.org/x/crypto/ssh"
+
 	"vmctl/abi"
+	"vmctl/monitor/ctl"
 	"vmctl/monitor/spec"
 	"vmctl/tests/vmtest"
 )
@@ -60,6 +67,27 @@ func TestFirmware(t *testing.T) {
 	end(t, v, abi.ReasonPoweroff)
 }
 
+// iPXE is Debian's.
+const iPXE = "/usr/lib/ipxe/ipxe.iso"
+
+// iPXE comes from a disk through the firmware, and its own driver of network cards gets
+// an address.
+func TestIPXE(t *testing.T) {
+	disk := filepath.Join(t.TempDir(), "ipxe")
+	if out, err := exec.Command("cp", iPXE, disk).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	tap := newTap(t)
+	serveDHCP(t, "vmtest")
+	v, s := vmtest.Boot(t, vmtest.Config{Firmware: seaBIOS, Disks: []vmtest.Disk{{Path: disk, ReadOnly: true}}, NICs: []vmtest.NIC{{Tap: tap, MAC: guestMAC}}})
+	s.Expect("iPXE initialising devices")
+	s.Expect("net0: " + guestAddr + "/255.255.255.0")
+	if err := v.Client.Shutdown(v.Context()); err != nil {
+		t.Fatal(err)
+	}
+	end(t, v, abi.ReasonOperator)
+}
+
 // debian is the disk that the lab makes: tools/lab/guestdisk.go.
 const debian = "build/guest/debian.img"
 
@@ -74,7 +102,7 @@ func bootDebian(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
 	c.Disks = append([]vmtest.Disk{{Path: disk}}, c.Disks...)
 	v, s := vmtest.Boot(t, c)
 	began := time.Now()
-	s.Expect("guest login:")
+	login(s, c.Console)
 	t.Logf("login after %v", time.Since(began))
 	s.Type("root\n")
 	s.Expect("Password:")
@@ -84,16 +112,26 @@ func bootDebian(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
 	return v, s
 }
 
+// login waits for the question for a name on the VM's console. The serial port shows
+// one too.
+func login(s *vmtest.Screen, console spec.Console) {
+	s.Expect(map[spec.Console]string{spec.Serial: "guest ttyS0", spec.Virtio: "guest hvc0"}[console])
+	s.Expect("guest login:")
+}
+
 // A whole Debian boots from its disk, by nothing but the firmware, to a login on both
-// consoles, and powers off when the button is pressed.
+// consoles; it gets an address, is reached by SSH, reboots, and powers off when the
+// button is pressed.
 func TestDebian(t *testing.T) {
-	v, s := bootDebian(t, vmtest.Config{Console: spec.Virtio})
+	tap := newTap(t)
+	serveDHCP(t, "vmtest")
+	v, s := bootDebian(t, vmtest.Config{Console: spec.Virtio, NICs: []vmtest.NIC{{Tap: tap, MAC: guestMAC}}})
 	for _, c := range []struct{ what, command, want string }{
 		{"console", "tty", "/dev/hvc0"},
 		{"login on the other", "systemctl is-active serial-getty@ttyS0", "active"},
 		{"system", "systemctl is-system-running --wait", "running"},
-		{"virtualisation", "systemd-detect-virt", "kvm"},
 		{"failed units", "systemctl --failed --no-legend", ""},
+		{"virtualisation", "systemd-detect-virt", "kvm"},
 		{"random writes, read back", "fio --name=x --filename=/var/tmp/x --size=16m --rw=randwrite --bs=4k --verify=crc32c >/dev/null 2>&1 && echo same", "same"},
 	} {
 		if got := s.Run(c.command); got != c.want {
@@ -104,10 +142,73 @@ func TestDebian(t *testing.T) {
 	if off := time.Since(time.Unix(now, 0)); err != nil || off.Abs() > 3*time.Second {
 		t.Errorf("the guest's clock is %v behind: %v", off, err)
 	}
+	boots := func() string { return bySSH(t, "cat /proc/sys/kernel/random/boot_id") }
+	before := boots()
+	if name := bySSH(t, "hostname"); name != "guest\n" {
+		t.Errorf("by SSH it is called %q", name)
+	}
+	s.Type("reboot\n")
+	vmtest.Event[*ctl.GuestReset](v)
+	login(s, spec.Virtio)
+	if after := boots(); after == before {
+		t.Errorf("boot %s before and after", after)
+	}
 	began := time.Now()
 	if err := v.Client.PowerButton(v.Context()); err != nil {
 		t.Fatal(err)
 	}
 	end(t, v, abi.ReasonPoweroff)
 	t.Logf("off %v after the button", time.Since(began))
+}
+
+// serveDHCP gives who asks on an interface the guest's address.
+func serveDHCP(t *testing.T, name string) {
+	t.Helper()
+	answer := func(conn net.PacketConn, peer net.Addr, m *dhcpv4.DHCPv4) {
+		kind := dhcpv4.MessageTypeOffer
+		if m.MessageType() == dhcpv4.MessageTypeRequest {
+			kind = dhcpv4.MessageTypeAck
+		}
+		reply, err := dhcpv4.NewReplyFromRequest(m, dhcpv4.WithMessageType(kind),
+			dhcpv4.WithYourIP(net.ParseIP(guestAddr)), dhcpv4.WithServerIP(net.ParseIP(hostAddr)),
+			dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.ParseIP(hostAddr))),
+			dhcpv4.WithNetmask(net.CIDRMask(24, 32)), dhcpv4.WithLeaseTime(3600))
+		if err == nil {
+			_, err = conn.WriteTo(reply.ToBytes(), peer)
+		}
+		if err != nil {
+			t.Errorf("DHCP: %v", err)
+		}
+	}
+	server, err := server4.NewServer(name, nil, answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served sync.WaitGroup
+	served.Go(func() { _ = server.Serve() }) // ends with an error when it is closed
+	t.Cleanup(func() { server.Close(); served.Wait() })
+}
+
+// bySSH runs a command in the guest, when it is there, and returns what it printed.
+func bySSH(t *testing.T, command string) string {
+	t.Helper()
+	config := &ssh.ClientConfig{User: "root", Auth: []ssh.AuthMethod{ssh.Password("vmctl")},
+		HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: time.Minute} // the key is the disk's, for anyone to read
+	var client *ssh.Client
+	for deadline := time.Now().Add(vmtest.Timeout); client == nil; time.Sleep(100 * time.Millisecond) {
+		var err error
+		if client, err = ssh.Dial("tcp", guestAddr+":22", config); err != nil && time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	defer client.Close()
+	session, err := client.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := session.Output(command)
+	if err != nil {
+		t.Fatalf("%s: %v", command, err)
+	}
+	return string(out)
 }

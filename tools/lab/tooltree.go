@@ -35,8 +35,8 @@ var treePackages = []string{
 	"sparse", "coccinelle", "dwarves", "acpica-tools",
 	// BPF programs
 	"clang", "llvm", "libbpf-dev", "bpftool",
-	// disks of guests
-	"e2fsprogs", "libarchive13t64",
+	// disks of guests, and what they boot
+	"e2fsprogs", "libarchive13t64", "ipxe",
 	// looking into a machine, and scripts of tests
 	"linux-perf", "bpftrace", "strace", "iproute2", "iputils-ping", "nftables", "procps", "curl", "ca-certificates",
 	"python3-minimal", "cpio", "jq",
