@@ -44,6 +44,10 @@ cover-kmod: setup-test build kernel-debug ## the same, and which lines of the mo
 	@COVER=1 JOBS=1 tests/run debug
 	@go run ./tools/cover -least 90 build/test/*.cover
 
+.PHONY: soak
+soak: setup-test build disk ## boot a whole Debian 20 times, and its installer: an hour
+	@tests/run soak
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for a minute each; FUZZTIME=5m: for longer
 	@tests/fuzz

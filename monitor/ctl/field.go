@@ -91,9 +91,17 @@ func (m *Balloon) decode(r *wire.Reader) { m.Target = r.U64() }
 func (m BalloonReply) encode(w *wire.Writer) {
 	w.U64(m.Target)
 	w.U64(m.Actual)
+	g := m.Memory
+	for _, v := range []uint64{g.Total, g.Free, g.Available, g.Caches, g.MajorFaults} {
+		w.U64(v)
+	}
 }
 
-func (m *BalloonReply) decode(r *wire.Reader) { m.Target, m.Actual = r.U64(), r.U64() }
+func (m *BalloonReply) decode(r *wire.Reader) {
+	m.Target, m.Actual = r.U64(), r.U64()
+	g := &m.Memory
+	g.Total, g.Free, g.Available, g.Caches, g.MajorFaults = r.U64(), r.U64(), r.U64(), r.U64(), r.U64()
+}
 
 func (m GuestReset) encode(w *wire.Writer)  { w.U32(m.Count) }
 func (m *GuestReset) decode(r *wire.Reader) { m.Count = r.U32() }

@@ -165,7 +165,17 @@ type (
 
 	// BalloonReply answers Balloon, in bytes. What the guest has given is its own
 	// word, and comes later than the target.
-	BalloonReply struct{ Target, Actual uint64 }
+	BalloonReply struct {
+		Target, Actual uint64
+		Memory         GuestMemory
+	}
+
+	// GuestMemory is what the guest told last of its memory, in bytes; all are 0 as
+	// long as it told nothing. Each Balloon asks it for newer figures.
+	GuestMemory struct {
+		Total, Free, Available, Caches uint64
+		MajorFaults                    uint64 // number, since its boot
+	}
 
 	// Done answers every other request. Kind is the request's type.
 	Done struct {

@@ -264,6 +264,9 @@ func (m *Machine) Balloon(target uint64, keep bool) (uint64, uint64) {
 	return m.balloon.Sizes()
 }
 
+// GuestMemory is what the guest told last of its memory; see balloon.Stats.
+func (m *Machine) GuestMemory() balloon.Stats { return m.balloon.Stats() }
+
 // PowerButton presses the power button.
 func (m *Machine) PowerButton() {
 	if m.pm != nil {

@@ -55,7 +55,7 @@ func (m *monitor) handle(request ctl.Message, fds []int) (reply ctl.Message, ref
 			break
 		}
 		target, actual := m.machine.Balloon(r.Target, r.Target == ctl.KeepTarget)
-		return ctl.BalloonReply{Target: target, Actual: actual}, nil, nil
+		return ctl.BalloonReply{Target: target, Actual: actual, Memory: ctl.GuestMemory(m.machine.GuestMemory())}, nil, nil
 	case *ctl.Shutdown:
 		after = m.shutdown()
 	default:

@@ -142,8 +142,13 @@ func testBalloon(t *testing.T, v *vmtest.VMX, s *vmtest.Screen) {
 		}
 		return r
 	}
-	if r := balloon(ctl.KeepTarget); *r != (ctl.BalloonReply{}) {
+	if r := balloon(ctl.KeepTarget); r.Target != 0 || r.Actual != 0 {
 		t.Errorf("at first: %+v", r)
+	}
+	told := func() ctl.GuestMemory { return balloon(ctl.KeepTarget).Memory }
+	until("the guest tells of its memory", func() bool { return told().Total != 0 })
+	if m := told(); m.Total < 150<<20 || m.Total > 256<<20 || m.Free == 0 || m.Free > m.Total || m.Available > m.Total {
+		t.Errorf("the guest tells %+v", m)
 	}
 	free := func() int {
 		n, err := strconv.Atoi(s.Run("awk '/MemFree/ {print $2}' /proc/meminfo"))

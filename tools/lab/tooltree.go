@@ -36,7 +36,7 @@ var treePackages = []string{
 	// BPF programs
 	"clang", "llvm", "libbpf-dev", "bpftool",
 	// disks of guests, and what they boot
-	"e2fsprogs", "libarchive13t64", "ipxe",
+	"e2fsprogs", "libarchive13t64", "ipxe", "debian-installer-13-netboot-amd64",
 	// looking into a machine, and scripts of tests
 	"linux-perf", "bpftrace", "strace", "iproute2", "iputils-ping", "nftables", "procps", "curl", "ca-certificates",
 	"python3-minimal", "cpio", "jq",

@@ -2,7 +2,8 @@
 
 // Package balloon is virtio's memory balloon: it takes pages of the guest's for the
 // host when it is told to, gives them back when the guest runs out of memory, and gives
-// the host the pages that the guest says are free, without being told.
+// the host the pages that the guest says are free, without being told. It has what the
+// guest tells of its memory, too.
 package balloon
 
 import (
@@ -24,8 +25,9 @@ const (
 
 	inflateQueue   = 0
 	deflateQueue   = 1
-	reportingQueue = 2 // those of features that are not offered are left out
-	numQueues      = 3
+	statsQueue     = 2
+	reportingQueue = 3 // those of features that are not offered are left out
+	numQueues      = 4
 
 	// maxRequest is how many bytes of page numbers a request may have. Linux sends
 	// 1 KiB.
@@ -34,6 +36,7 @@ const (
 
 // Features (virtio 1.2, 5.5.3).
 const (
+	featureStats        = 1 << 1
 	featureDeflateOnOOM = 1 << 2
 	featureReporting    = 1 << 5
 )
@@ -44,10 +47,13 @@ var order = binary.LittleEndian
 type Device struct {
 	memory *mem.Memory
 	work   sync.WaitGroup
+	bell   int // of the queue of statistics
 
 	mu     sync.Mutex // guards what follows
 	target uint32     // pages
 	actual uint32     // pages, as far as the guest's requests tell
+	stats  Stats
+	asked  bool // for newer ones
 }
 
 // New makes one for a guest's memory.
@@ -55,7 +61,7 @@ func New(memory *mem.Memory) *Device { return &Device{memory: memory} }
 
 // Kind is what the driver finds.
 func (*Device) Kind() virtio.Kind {
-	return virtio.Kind{Type: deviceType, Class: class, Features: featureDeflateOnOOM | featureReporting, Queues: numQueues, Size: queueSize}
+	return virtio.Kind{Type: deviceType, Class: class, Features: featureStats | featureDeflateOnOOM | featureReporting, Queues: numQueues, Size: queueSize}
 }
 
 // Config has the target, and what the driver has reached, which it knows itself.
@@ -85,20 +91,26 @@ func (d *Device) Sizes() (target, actual uint64) {
 	return uint64(d.target) * PageSize, uint64(d.actual) * PageSize
 }
 
-// Attach has nothing to do.
-func (*Device) Attach([]int) error { return nil }
+// Attach keeps what wakes the goroutine of statistics.
+func (d *Device) Attach(bells []int) error {
+	d.bell = bells[statsQueue]
+	return nil
+}
 
 // Start serves the queues. A driver begins without a page in the balloon.
 func (d *Device) Start(_ uint64, queues []*virtio.Queue) {
 	d.mu.Lock()
-	d.actual = 0
+	d.actual, d.stats, d.asked = 0, Stats{}, false
 	d.mu.Unlock()
-	for i, do := range [numQueues]func(*virtio.Chain) error{
+	for i, do := range map[int]func(*virtio.Chain) error{
 		inflateQueue: d.inflate, deflateQueue: d.deflate, reportingQueue: d.reported,
 	} {
 		if q := queues[i]; q != nil {
 			d.work.Go(func() { serve(q, do) })
 		}
+	}
+	if q := queues[statsQueue]; q != nil {
+		d.work.Go(func() { d.serveStats(q) })
 	}
 }
 

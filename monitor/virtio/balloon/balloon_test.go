@@ -4,7 +4,9 @@ package balloon_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
+	"time"
 
 	"vmctl/monitor/mem"
 	"vmctl/monitor/virtio/balloon"
@@ -105,7 +107,10 @@ func TestBad(t *testing.T) {
 		"half a number":             {0, virtiotest.Request{Read: [][]byte{{1, 0}}}},
 		"numbers to write":          {0, virtiotest.Request{Write: []int{4}}},
 		"deflation to write":        {1, virtiotest.Request{Write: []int{4}}},
-		"report of what is to read": {2, virtiotest.Request{Read: [][]byte{make([]byte, 4096)}}},
+		"half a statistic":          {2, virtiotest.Request{Read: [][]byte{make([]byte, 15)}}},
+		"statistics to write":       {2, virtiotest.Request{Write: []int{10}}},
+		"too many statistics":       {2, virtiotest.Request{Read: [][]byte{make([]byte, 40<<10), make([]byte, 20<<10)}}},
+		"report of what is to read": {3, virtiotest.Request{Read: [][]byte{make([]byte, 4096)}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			drv := virtiotest.New(t, balloon.New(newMemory(t)), 0)
@@ -113,5 +118,43 @@ func TestBad(t *testing.T) {
 				t.Errorf("broken: %v", drv.Broken())
 			}
 		})
+	}
+}
+
+// stat is one statistic.
+func stat(tag byte, v uint64) []byte {
+	return append([]byte{tag, 0}, binary.LittleEndian.AppendUint64(nil, v)...)
+}
+
+// TestStats: the driver's buffer comes back when somebody asks, and not before.
+func TestStats(t *testing.T) {
+	d := balloon.New(newMemory(t))
+	drv := virtiotest.New(t, d, 0)
+	if s := d.Stats(); s != (balloon.Stats{}) {
+		t.Errorf("before the driver told anything: %+v", s)
+	}
+	for i := range uint64(3) {
+		text := bytes.Join([][]byte{stat(5, 1<<30), stat(4, 1000+i), stat(0xff, 7), stat(6, 2000), stat(7, 3000), stat(2, 4)}, nil)
+		drv.Begin(2, virtiotest.Request{Read: [][]byte{text[:13], text[13:]}})
+		want := balloon.Stats{Total: 1 << 30, Free: 1000 + i, Available: 2000, Caches: 3000, MajorFaults: 4}
+		for deadline := time.Now().Add(20 * time.Second); d.Stats() != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("got %+v, want %+v", d.Stats(), want)
+			}
+		}
+		drv.Do(2) // waits for what is under way
+	}
+	// A driver that has two buffers gets the first back.
+	drv.Begin(2, virtiotest.Request{Read: [][]byte{stat(4, 1)}}, virtiotest.Request{Read: [][]byte{stat(4, 2)}})
+	for deadline := time.Now().Add(20 * time.Second); d.Stats().Free != 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("got %+v", d.Stats())
+		}
+	}
+	drv.Do(2)
+	drv.Reset()
+	drv.Start(0)
+	if s := d.Stats(); s != (balloon.Stats{}) {
+		t.Errorf("after a reset: %+v", s)
 	}
 }
