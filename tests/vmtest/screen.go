@@ -33,7 +33,7 @@ func (v *VMX) Attach(token []byte, user string, offset uint64) (*Screen, error) 
 	conn, err := net.Dial("unix", v.ConsoleSocket())
 	v.must(err)
 	v.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(2 * Timeout))
+	conn.SetDeadline(time.Now().Add(Timeout))
 	c, ok, err := proto.NewClient(conn, &proto.Hello{Token: token, Session: "of " + user, Address: "test", Offset: offset})
 	return &Screen{t: v.t, conn: conn, Client: c, OK: ok, Offset: offset}, err
 }
@@ -41,8 +41,11 @@ func (v *VMX) Attach(token []byte, user string, offset uint64) (*Screen, error) 
 // Close leaves.
 func (s *Screen) Close() { s.conn.Close() }
 
-// Next takes one frame.
+// Next takes one frame, for which it waits as long as Timeout.
 func (s *Screen) Next() error {
+	if err := s.conn.SetDeadline(time.Now().Add(Timeout)); err != nil {
+		return err
+	}
 	f, err := s.Client.Next()
 	if err != nil {
 		return err
