@@ -188,7 +188,7 @@ func reboots(t *testing.T) int {
 // Debian's installer starts, by kernel and initramfs, and asks its first question.
 func TestInstaller(t *testing.T) {
 	const images = "/usr/lib/debian-installer/images/13/amd64/text/debian-installer/amd64/"
-	_, s := vmtest.Boot(t, vmtest.Config{Kernel: images + "linux", Initrd: images + "initrd.gz", Memory: 512 << 20, Cmdline: "console=ttyS0 TERM=linux ---"})
+	_, s := vmtest.Boot(t, vmtest.Config{Kernel: images + "linux", Initrd: images + "initrd.gz", Memory: 1 << 30, Cmdline: "console=ttyS0 TERM=linux ---"})
 	s.Expect("Select a language")
 }
 
