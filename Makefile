@@ -78,7 +78,7 @@ lab: setup-test $(LAB) ## an interactive shell in the lab, with the module loade
 	@exec $(LAB) shell
 
 .PHONY: bench
-bench: setup-test build guest ## measure against the peers, one table; writes build/bench.json
+bench: setup-test build disk ## measure against the peers, one table; writes build/bench.json
 	@$(LAB) prepare --kernel 6.12
 	@exec $(BIN)/bench
 

@@ -102,14 +102,14 @@ func TestSumPrivate(t *testing.T) {
 }
 
 func TestWaitMarker(t *testing.T) {
-	if err := waitMarker(strings.NewReader("booting\n" + marker + "\nmore")); err != nil {
+	if err := waitMarker(strings.NewReader("booting\n"+marker+"\nmore"), marker); err != nil {
 		t.Error(err)
 	}
-	err := waitMarker(strings.NewReader("line\nKernel panic - not syncing"))
+	err := waitMarker(strings.NewReader("line\nKernel panic - not syncing"), marker)
 	if err == nil || !strings.Contains(err.Error(), "Kernel panic") {
 		t.Errorf("%v, want an error with what the guest printed", err)
 	}
-	if err := waitMarker(strings.NewReader(strings.Repeat("x", 2<<20))); err == nil || len(err.Error()) > 3<<20 {
+	if err := waitMarker(strings.NewReader(strings.Repeat("x", 2<<20)), marker); err == nil || len(err.Error()) > 3<<20 {
 		t.Errorf("a guest that prints without end: %.80v", err)
 	}
 }

@@ -25,6 +25,33 @@ type measured struct {
 	Private []float64 // bytes of an idle vmx, beside guest memory
 }
 
+// debianPairs is how many pairs of boots of a whole Debian there are: each takes minutes.
+const debianPairs = 3
+
+// benchDebian boots a whole Debian from its disk under vmx and under QEMU, in turns, by
+// the same firmware.
+func benchDebian(ctx context.Context, s setup) ([]row, error) {
+	self, vmx, disk := filepath.Join(s.bin, "bench"), filepath.Join(s.bin, "vmx"), filepath.Join(s.guest, "debian.img")
+	for _, f := range []string{self, vmx, disk} {
+		if _, err := os.Stat(f); err != nil {
+			return nil, fmt.Errorf("%w: make build disk", err)
+		}
+	}
+	fmt.Fprintf(s.progress, "debian: %d pairs in the lab, about three minutes each\n", debianPairs)
+	var m measured
+	err := s.inLab(ctx, &m, append(s.size(), "--timeout", "1h"), self, insideWord, "--vmx", vmx, "--disk", disk, "--pairs", strconv.Itoa(debianPairs))
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Ours) != debianPairs || len(m.Other) != debianPairs || len(m.Private) == 0 {
+		return nil, errors.New("some boots are missing")
+	}
+	return []row{
+		against("Debian from a disk to login", m.Peer, "s", median(m.Ours), median(m.Other), bootGoal, clockBand),
+		limit("private memory of vmx under an idle Debian", "bytes", median(m.Private), memGoal),
+	}, nil
+}
+
 // benchBoot boots the same kernel and initramfs under vmx and under QEMU, in
 // turns, and looks at vmx's memory while its guest is idle.
 func benchBoot(ctx context.Context, s setup) ([]row, error) {

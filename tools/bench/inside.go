@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 )
@@ -24,15 +25,45 @@ const (
 	// cmdline is the same for every monitor.
 	cmdline = "console=ttyS0 reboot=t panic=-1 quiet"
 	// bootTime is the most that one boot may take, nested and emulated.
-	bootTime = 3 * time.Minute
+	bootTime = 5 * time.Minute
 	// idleTime is how long a guest rests before its monitor's memory is read.
 	idleTime = 2 * time.Second
 
 	guestMemory = 512 // MiB
 )
 
-// images are what a guest boots.
-type images struct{ kernel, initrd string }
+// firmware boots disks, here and in QEMU.
+const firmware = "/usr/share/seabios/bios-256k.bin"
+
+// images are what a guest boots: a kernel and its initramfs, or a disk.
+type images struct{ kernel, initrd, disk string }
+
+// marker is what the guest prints when it is there.
+func (i images) marker() string {
+	if i.disk != "" {
+		return "guest login:"
+	}
+	return marker
+}
+
+// fresh is the images with a copy of the disk, as every boot writes to it, and what
+// removes the copy.
+func (i images) fresh() (images, func() error, error) {
+	if i.disk == "" {
+		return i, func() error { return nil }, nil
+	}
+	dir, err := os.MkdirTemp("", "bench-disk")
+	if err != nil {
+		return i, nil, err
+	}
+	remove := func() error { return os.RemoveAll(dir) }
+	to := filepath.Join(dir, "disk")
+	if out, err := exec.Command("cp", "--sparse=always", i.disk, to).CombinedOutput(); err != nil {
+		return i, nil, errors.Join(fmt.Errorf("cp: %w: %s", err, out), remove())
+	}
+	i.disk = to
+	return i, remove, nil
+}
 
 // inside boots guests in turns and prints one line of JSON.
 func inside(ctx context.Context, args []string) error {
@@ -41,11 +72,16 @@ func inside(ctx context.Context, args []string) error {
 	vmx := fs.String("vmx", "", "the monitor")
 	fs.StringVar(&img.kernel, "kernel", "/boot/vmlinuz", "the guest's kernel: the machine's own")
 	fs.StringVar(&img.initrd, "initrd", "", "the guest's initramfs")
+	fs.StringVar(&img.disk, "disk", "", "boot this disk instead, by firmware")
 	pairs := fs.Int("pairs", 5, "pairs of boots")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if err := warm(img.kernel, img.initrd, *vmx); err != nil {
+	files := []string{img.kernel, img.initrd, *vmx}
+	if img.disk != "" {
+		files = []string{firmware, img.disk, *vmx}
+	}
+	if err := warm(files...); err != nil {
 		return err
 	}
 	program, err := filepath.Abs(*vmx) // it starts in another folder
@@ -87,9 +123,9 @@ func warm(paths ...string) error {
 	return nil
 }
 
-// waitMarker reads a guest's serial line until its init speaks. What it read
-// stands in the error when it does not.
-func waitMarker(r io.Reader) error {
+// waitMarker reads a guest's serial line until the guest is there. What it read stands
+// in the error when it does not come.
+func waitMarker(r io.Reader, marker string) error {
 	var text []byte
 	buf := make([]byte, 4096)
 	for {
@@ -99,7 +135,7 @@ func waitMarker(r io.Reader) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("the guest did not reach its init: %w\n%s", err, tail(string(text), 15))
+			return fmt.Errorf("the guest did not come up: %w\n%s", err, tail(string(text), 15))
 		}
 		if len(text) > 1<<20 {
 			return fmt.Errorf("the guest wrote more than 1 MiB:\n%s", tail(string(text), 15))

@@ -8,6 +8,7 @@
 //	                   making a VM, pausing one; listing 1,000 to 100
 //	boot to init       wall clock, vmx to QEMU's microvm, in turns
 //	private memory     of an idle vmx, beside its guest's memory
+//	Debian to login    wall clock, from a disk by firmware, vmx to QEMU's q35, in turns
 //	make run CHECK=1   wall clock, once
 //
 // It ends with 1 when a row cannot be measured or misses its goal.
@@ -36,7 +37,7 @@ type setup struct {
 func main() {
 	s := setup{progress: os.Stderr}
 	flag.StringVar(&s.bin, "bin", "build/bin", "folder of the programs")
-	flag.StringVar(&s.guest, "guest", "build/guest", "folder of the guest's initrd.img")
+	flag.StringVar(&s.guest, "guest", "build/guest", "folder of the guest's initrd.img and debian.img")
 	flag.StringVar(&s.kernel, "kernel", "6.12", "kernel of the lab and of its guests")
 	flag.IntVar(&s.pairs, "pairs", 5, "pairs of boots")
 	flag.IntVar(&s.cpus, "cpus", 2, "processors of the lab's machine")
@@ -65,6 +66,7 @@ var benches = []struct {
 }{
 	{"costs", benchCosts},
 	{"boot", benchBoot},
+	{"debian", benchDebian},
 	{"chain", benchChain},
 }
 

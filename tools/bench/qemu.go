@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// peer is one configuration of QEMU's microvm.
+// peer is one configuration of QEMU.
 type peer struct {
 	name    string
 	machine string
@@ -27,9 +27,15 @@ var peers = []peer{
 	{"QEMU microvm, no ACPI, no legacy", "microvm,acpi=off,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=on"},
 }
 
+// q35 boots disks: the machine of QEMU that is made for it, with its fastest disk.
+var q35 = peer{"QEMU q35 with virtio", "q35"}
+
 // fastestQEMU boots each configuration once and takes the best. One that does not
 // boot this kernel is out.
 func fastestQEMU(ctx context.Context, img images) (peer, error) {
+	if img.disk != "" {
+		return q35, nil
+	}
 	var best peer
 	var bestTime float64
 	var errs []error
@@ -52,13 +58,23 @@ func fastestQEMU(ctx context.Context, img images) (peer, error) {
 }
 
 // bootQEMU returns the seconds from the start of QEMU to the guest's init.
-func bootQEMU(ctx context.Context, p peer, img images) (float64, error) {
+func bootQEMU(ctx context.Context, p peer, img images) (seconds float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, bootTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
-		"-M", p.machine, "-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", strconv.Itoa(guestMemory),
-		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio",
-		"-kernel", img.kernel, "-initrd", img.initrd, "-append", cmdline)
+	img, remove, err := img.fresh()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	args := []string{"-M", p.machine, "-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", strconv.Itoa(guestMemory),
+		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"}
+	if img.disk != "" {
+		args = append(args, "-object", "iothread,id=io", "-drive", "if=none,id=disk,format=raw,aio=io_uring,file="+img.disk,
+			"-device", "virtio-blk-pci,drive=disk,iothread=io")
+	} else {
+		args = append(args, "-kernel", img.kernel, "-initrd", img.initrd, "-append", cmdline)
+	}
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
@@ -69,7 +85,7 @@ func bootQEMU(ctx context.Context, p peer, img images) (float64, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
-	err = waitMarker(out)
+	err = waitMarker(out, img.marker())
 	took := time.Since(start).Seconds()
 	cancel()
 	// It was killed, which is how it ends.

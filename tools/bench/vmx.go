@@ -44,6 +44,11 @@ func bootVMX(ctx context.Context, program string, img images) (seconds, private 
 		return 0, 0, err
 	}
 	defer os.RemoveAll(dir)
+	img, remove, err := img.fresh()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
 	start := time.Now()
 	m, err := startVMX(program, dir)
 	if err != nil {
@@ -59,7 +64,7 @@ func bootVMX(ctx context.Context, program string, img images) (seconds, private 
 	if err := m.powerOn(ctx, img); err != nil {
 		return 0, 0, err
 	}
-	if err := waitMarker(line); err != nil {
+	if err := waitMarker(line, img.marker()); err != nil {
 		return 0, 0, err
 	}
 	seconds = time.Since(start).Seconds()
@@ -159,23 +164,48 @@ func (m *vmx) powerOn(ctx context.Context, img images) error {
 		return err
 	}
 	defer run.Close()
-	kernel, err := os.Open(img.kernel)
+	s := spec.Spec{VCPUs: 1, MemoryBytes: guestMemory << 20, OnReset: spec.Stop}
+	boots, initrd := img.kernel, -1
+	if img.disk != "" {
+		boots, s.Firmware = firmware, true
+		if err := m.attach(img.disk, &s); err != nil {
+			return err
+		}
+	} else {
+		s.Cmdline = cmdline
+		f, err := os.Open(img.initrd)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		initrd = int(f.Fd())
+	}
+	kernel, err := os.Open(boots)
 	if err != nil {
 		return err
 	}
 	defer kernel.Close()
-	initrd, err := os.Open(img.initrd)
-	if err != nil {
-		return err
-	}
-	defer initrd.Close()
-	s := spec.Spec{VCPUs: 1, MemoryBytes: guestMemory << 20, Cmdline: cmdline, OnReset: spec.Stop}
-	if err := m.client.Configure(ctx, s, run.FD(), int(kernel.Fd()), int(initrd.Fd())); err != nil {
+	if err := m.client.Configure(ctx, s, run.FD(), int(kernel.Fd()), initrd); err != nil {
 		return fmt.Errorf("configure: %w", err)
 	}
 	if err := m.client.Start(ctx); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
+	return nil
+}
+
+// attach gives the VM a disk.
+func (m *vmx) attach(path string, s *spec.Spec) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	n, err := m.vm.AttachDisk(abi.Part{FD: int(f.Fd()), Role: abi.RoleData})
+	if err != nil {
+		return err
+	}
+	s.Disks = []spec.Disk{{Backend: n}}
 	return nil
 }
 
