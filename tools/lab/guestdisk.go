@@ -34,6 +34,8 @@ var guestDiskPackages = []string{
 
 // guestDiskSetup runs in the finished tree. GRUB's image is made for the gap between the
 // partition table and the one partition; its configuration is a file like any other.
+// Where there is an hvc0 the serial port waits for a key before it asks for a name: both
+// are shown on one console, and would write into each other's words.
 const guestDiskSetup = `set -e
 echo root:` + guestDiskPassword + ` | chpasswd
 echo guest >/etc/hostname
@@ -55,6 +57,12 @@ cat >/etc/systemd/network/80-all.network <<EOF
 Name=e*
 [Network]
 DHCP=ipv4
+EOF
+mkdir -p /etc/systemd/system/serial-getty@ttyS0.service.d
+cat >/etc/systemd/system/serial-getty@ttyS0.service.d/wait.conf <<EOF
+[Service]
+ExecStart=
+ExecStart=-/bin/sh -c "[ ! -e /dev/hvc0 ] || w=--wait-cr; exec /sbin/agetty \$\$w --keep-baud 115200 - vt220"
 EOF
 systemctl -q enable systemd-networkd serial-getty@ttyS0 serial-getty@hvc0
 systemctl -q disable apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer
