@@ -52,6 +52,7 @@ type queue struct {
 	avail, used mem.Shared
 	base        uint64
 	added, seen uint16
+	first, end  int // of the descriptors of the last Begin, in chains
 	raised      chan struct{}
 }
 
@@ -223,7 +224,7 @@ func (d *Driver) Do(n int, list ...Request) []Result {
 			continue
 		}
 		e := d.ram[q.base+2*page+4+8*uint64(q.seen%Size):]
-		if i := int(order.Uint32(e) / Chain); i < len(results) { // not of an earlier Begin
+		if i := int(order.Uint32(e)/Chain) - q.first; i >= 0 && i < len(results) { // not of an earlier Begin
 			results[i].Len = int(order.Uint32(e[4:]))
 		}
 		q.seen++
@@ -235,13 +236,18 @@ func (d *Driver) Do(n int, list ...Request) []Result {
 // reset.
 func (d *Driver) Begin(n int, list ...Request) []Result {
 	d.t.Helper()
-	if len(list) > requests {
+	q := d.queues[n]
+	if q.seen == q.added { // what is under way keeps its descriptors and buffers
+		q.end = 0
+	}
+	q.first = q.end
+	q.end += len(list)
+	if q.end > requests {
 		d.t.Fatal("too many requests at once")
 	}
-	q := d.queues[n]
 	results := make([]Result, len(list))
 	for i, r := range list {
-		results[i] = d.add(q, i, r)
+		results[i] = d.add(q, q.first+i, q.added+uint16(i), r)
 	}
 	q.added += uint16(len(list))
 	q.avail.Store32(0, uint32(q.added)<<16)
@@ -249,8 +255,9 @@ func (d *Driver) Begin(n int, list ...Request) []Result {
 	return results
 }
 
-// add writes the descriptors of a request, and its place in the available ring.
-func (d *Driver) add(q *queue, i int, r Request) (out Result) {
+// add writes the descriptors of a request, from those of chain i on, and its place in
+// the available ring.
+func (d *Driver) add(q *queue, i int, place uint16, r Request) (out Result) {
 	const next, write = 1, 2
 	n, at := len(r.Read)+len(r.Write), q.base+3*page+uint64(i)*Buffers
 	for k := range n {
@@ -274,6 +281,6 @@ func (d *Driver) add(q *queue, i int, r Request) (out Result) {
 		order.PutUint16(desc[14:], uint16(i*Chain+k+1))
 		at += uint64(size)
 	}
-	q.avail.Store16(4+2*(int(q.added)+i)%(2*Size), uint16(i*Chain))
+	q.avail.Store16(4+2*int(place%Size), uint16(i*Chain))
 	return out
 }
