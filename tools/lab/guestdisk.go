@@ -71,21 +71,11 @@ echo "PermitRootLogin yes" >/etc/ssh/sshd_config.d/lab.conf
 rm -rf /var/cache/apt /var/lib/apt/lists /etc/machine-id
 touch /etc/machine-id`
 
-var guestDiskOptions = []string{
-	"--variant=essential",
-	"--components=main",
-	"--architectures=amd64",
-	"--aptopt=Acquire::Languages \"none\"",
-	"--aptopt=APT::Install-Recommends \"false\"",
-	"--dpkgopt=force-unsafe-io",
-	"--dpkgopt=path-exclude=/usr/share/man/*",
-	"--dpkgopt=path-exclude=/usr/share/doc/*",
-	"--dpkgopt=path-exclude=/usr/share/info/*",
-	"--dpkgopt=path-exclude=/usr/share/locale/*",
+var guestDiskOptions = slices.Concat(smallDebian, []string{
 	"--include=" + strings.Join(guestDiskPackages, ","),
 	"--customize-hook=chroot \"$1\" sh -c '" + guestDiskSetup + "'",
 	"--format=tar",
-}
+})
 
 // guestDisk puts the disk where out says, as a copy without its holes.
 func (l *lab) guestDisk(ctx context.Context, tree *toolTree, out string) error {

@@ -50,8 +50,8 @@ useradd --system --user-group --groups vmm --no-create-home --home-dir /var/lib/
 useradd --system --user-group --no-create-home --home-dir /var/lib/vmhttp --shell /usr/sbin/nologin vmhttp
 rm -rf /var/cache/apt /var/lib/apt/lists`
 
-// treeOptions make it small and quick; nothing of it is ever upgraded.
-var treeOptions = []string{
+// smallDebian makes a Debian small and quick; nothing of it is ever upgraded.
+var smallDebian = []string{
 	"--variant=essential",
 	"--components=main",
 	"--architectures=amd64",
@@ -62,9 +62,12 @@ var treeOptions = []string{
 	"--dpkgopt=path-exclude=/usr/share/doc/*",
 	"--dpkgopt=path-exclude=/usr/share/info/*",
 	"--dpkgopt=path-exclude=/usr/share/locale/*",
+}
+
+var treeOptions = slices.Concat(smallDebian, []string{
 	"--include=" + strings.Join(treePackages, ","),
 	"--customize-hook=chroot \"$1\" sh -c '" + treeSetup + "'",
-}
+})
 
 // toolTree returns the tree, made if need be.
 func (l *lab) toolTree(ctx context.Context) (*toolTree, error) {
