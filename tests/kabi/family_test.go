@@ -7,6 +7,7 @@ package kabi
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/genetlink"
@@ -67,18 +68,30 @@ func (f *family) join() error {
 
 // request sends one command with raw attributes.
 func (f *family) request(cmd uint8, flags netlink.HeaderFlags, attrs []byte) ([]genetlink.Message, []netlink.Message, error) {
-	req := genetlink.Message{Header: genetlink.Header{Command: cmd, Version: abi.GenlVersion}, Data: attrs}
-	sent, err := f.conn.Send(req, f.fam.ID, flags|netlink.Request)
+	seq, err := f.send(cmd, flags, attrs)
 	if err != nil {
 		return nil, nil, err
 	}
+	return f.answer(seq)
+}
+
+// send sends one command and returns its number. The kernel has made the first
+// part of a dump when send returns, and makes the others as they are read.
+func (f *family) send(cmd uint8, flags netlink.HeaderFlags, attrs []byte) (uint32, error) {
+	req := genetlink.Message{Header: genetlink.Header{Command: cmd, Version: abi.GenlVersion}, Data: attrs}
+	sent, err := f.conn.Send(req, f.fam.ID, flags|netlink.Request)
+	return sent.Header.Sequence, err
+}
+
+// answer reads all parts of the answer to the command of that number.
+func (f *family) answer(seq uint32) ([]genetlink.Message, []netlink.Message, error) {
 	msgs, raw, err := f.conn.Receive()
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, r := range raw {
-		if r.Header.Sequence != sent.Header.Sequence {
-			return nil, nil, fmt.Errorf("answer to %d, asked %d", r.Header.Sequence, sent.Header.Sequence)
+		if r.Header.Sequence != seq {
+			return nil, nil, fmt.Errorf("answer to %d, asked %d", r.Header.Sequence, seq)
 		}
 	}
 	return msgs, raw, nil
@@ -117,15 +130,18 @@ func (f *family) dump() (dumped, error) {
 		if err != nil {
 			return d, err
 		}
-		again := false
-		for _, r := range raw {
-			again = again || r.Header.Flags&netlink.DumpInterrupted != 0
-		}
-		if !again {
+		if !interrupted(raw) {
 			return d, d.take(msgs)
 		}
 	}
 	return d, errors.New("dump: interrupted ten times")
+}
+
+// interrupted tells whether the inventory changed while the dump was made.
+func interrupted(raw []netlink.Message) bool {
+	return slices.ContainsFunc(raw, func(m netlink.Message) bool {
+		return m.Header.Flags&netlink.DumpInterrupted != 0
+	})
 }
 
 // take reads the messages of a whole dump.

@@ -134,37 +134,17 @@ func TestDumpInterrupted(t *testing.T) {
 		defer closeAll(t, vm)
 		keep[id] = true
 	}
-	stop, ended := make(chan struct{}), make(chan error, 1)
-	go func() {
-		for {
-			select {
-			case <-stop:
-				ended <- nil
-				return
-			default:
-			}
-			vm, _, err := d.Create(newUUID(), "come-and-go")
-			if err != nil {
-				ended <- err
-				return
-			}
-			if err := vm.Close(); err != nil {
-				ended <- err
-				return
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}()
-	interrupted, whole := 0, 0
-	for range 10 {
-		all, err := f.dump()
-		interrupted += all.interrupted
+	change := func() error {
+		vm, _, err := d.Create(newUUID(), "come-and-go")
 		if err != nil {
-			continue // ten times in a row: the inventory moves too fast here
+			return err
 		}
-		whole++
+		return vm.Close()
+	}
+	complete := func(d dumped) {
+		t.Helper()
 		seen := map[uint64]int{}
-		for _, vm := range all.vms {
+		for _, vm := range d.vms {
 			seen[vm.id]++
 		}
 		for id := range keep {
@@ -173,12 +153,29 @@ func TestDumpInterrupted(t *testing.T) {
 			}
 		}
 	}
-	close(stop)
-	ok(t, <-ended)
-	t.Logf("%d dumps were interrupted, %d were not", interrupted, whole)
-	if whole == 0 {
-		t.Error("no dump came through")
+
+	// Between the first part and the second, a change is always told.
+	seq, err := f.send(abi.CmdVMGet, netlink.Dump, nil)
+	ok(t, err)
+	ok(t, change())
+	_, raw, err := f.answer(seq)
+	ok(t, err)
+	if !interrupted(raw) {
+		t.Error("a change between two parts of a dump is not told")
 	}
+
+	// At any other moment it is told, or did no harm.
+	var told int
+	for range 100 {
+		changed := make(chan error, 1)
+		go func() { changed <- change() }()
+		all, err := f.dump()
+		ok(t, err) // one change comes and goes: it cannot interrupt ten dumps
+		complete(all)
+		told += all.interrupted
+		ok(t, <-changed)
+	}
+	t.Logf("%d of 100 changes interrupted a dump", told)
 }
 
 // TestNotifications follows a VM through its life.
