@@ -170,6 +170,23 @@ func (c *Client) Configure(ctx context.Context, s spec.Spec, vm, kernel, initrd 
 	return err
 }
 
+// Restore hands over the VM, what Save wrote, and the boot files as Configure does. The
+// caller's descriptors stay its own.
+func (c *Client) Restore(ctx context.Context, s spec.Spec, vm, state, memory, kernel, initrd int) error {
+	fds := []int{vm, state, memory, kernel}
+	if initrd >= 0 {
+		fds = append(fds, initrd)
+	}
+	_, err := c.Call(ctx, Restore{Spec: s}, fds...)
+	return err
+}
+
+// Save has the machine written to two empty files. The caller's descriptors stay its own.
+func (c *Client) Save(ctx context.Context, state, memory int) error {
+	_, err := c.Call(ctx, Save{}, state, memory)
+	return err
+}
+
 // Balloon sets the target of the guest's balloon in bytes, unless it is KeepTarget, and
 // asks what it has.
 func (c *Client) Balloon(ctx context.Context, target uint64) (*BalloonReply, error) {

@@ -29,13 +29,16 @@ const (
 	Internal        Code = 16 // anything else
 	DiskInvalid     Code = 17 // a disk whose backend or file cannot be one
 	NICInvalid      Code = 18 // likewise a network card
-	numCodes             = 18
+	SaveInvalid     Code = 19 // files that are no save of this machine
+	SaveFailed      Code = 20 // the machine could not be written, and goes on
+	numCodes             = 21
 )
 
 var codeNames = [numCodes]string{
 	"ok", "badMessage", "unknownRequest", "stateConflict", "specInvalid", "vcpusInvalid", "memoryInvalid",
 	"cmdlineTooLong", "cmdlineInvalid", "descriptorWrong", "bootFileInvalid", "kernelTooLarge", "initrdTooLarge",
 	"kernelFailed", "limitExceeded", "unsupported", "internal", "diskInvalid",
+	"nicInvalid", "saveInvalid", "saveFailed",
 }
 
 // String returns the code's name, such as "initrdTooLarge".

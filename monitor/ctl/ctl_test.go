@@ -25,7 +25,7 @@ var aSpec = spec.Spec{VCPUs: 2, MemoryBytes: 64 << 20, Cmdline: "quiet", OnReset
 
 // messages has one of each that has fields, and some without.
 var messages = []ctl.Message{
-	&ctl.Hello{}, &ctl.Configure{Spec: aSpec}, &ctl.Start{}, &ctl.Status{}, &ctl.PowerButton{}, &ctl.Reset{}, &ctl.Shutdown{},
+	&ctl.Hello{}, &ctl.Configure{Spec: aSpec}, &ctl.Restore{Spec: aSpec}, &ctl.Save{}, &ctl.Start{}, &ctl.Status{}, &ctl.PowerButton{}, &ctl.Reset{}, &ctl.Shutdown{},
 	&ctl.ConsoleGrant{TokenHash: [32]byte{1, 31: 2}, Session: "s", User: "local:admin", ExpiresUnix: 1 << 41, Mode: ctl.ReadOnly},
 	&ctl.ConsoleClose{Session: "s", User: "u", Reason: "logged out"},
 	&ctl.HelloReply{Protocol: 1, Version: "v0", State: ctl.Running},
@@ -250,7 +250,7 @@ func TestSurplusDescriptorsAreClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	many := make([]int, 6)
+	many := make([]int, ctl.MaxFDs+2)
 	for i := range many {
 		many[i] = int(w.Fd())
 	}

@@ -28,6 +28,10 @@ func (m *Configure) decode(r *wire.Reader) {
 	m.Spec = s
 }
 
+func (m Restore) encode(w *wire.Writer) { Configure(m).encode(w) }
+
+func (m *Restore) decode(r *wire.Reader) { (*Configure)(m).decode(r) }
+
 func (m ConsoleGrant) encode(w *wire.Writer) {
 	w.Fixed(m.TokenHash[:])
 	w.String(m.Session)

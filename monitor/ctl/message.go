@@ -24,6 +24,8 @@ const (
 	typeConsoleGrant Type = 8
 	typeConsoleClose Type = 9
 	typeBalloon      Type = 10
+	typeSave         Type = 12
+	typeRestore      Type = 13
 
 	typeGuestReset    Type = 0x4001
 	typeStopped       Type = 0x4002
@@ -100,6 +102,18 @@ type (
 	// numbers of their backends.
 	// After an error the process exits, and the text says why.
 	Configure struct{ Spec spec.Spec }
+
+	// Restore is Configure for a machine that Save wrote: it is made of the same Spec.
+	// Descriptors: the VM, the state, the memory (both as Save filled them, the memory
+	// for reading at least), and then those of Configure behind the VM, for when the
+	// guest resets. If the files are none that fit, nothing was done to the VM.
+	Restore struct{ Spec spec.Spec }
+
+	// Save writes the machine to two empty regular files, open for reading and
+	// writing: the state and the memory. State: running, and the VM is paused with no
+	// exit unsettled. It stays paused, and goes on when it is resumed: a save that
+	// failed has changed nothing. The files are on the medium, their times need not be.
+	Save struct{ empty }
 
 	// Start lets the guest run. State: configured.
 	Start struct{ empty }
@@ -232,6 +246,8 @@ func (Reset) kind() Type         { return typeReset }
 func (Shutdown) kind() Type      { return typeShutdown }
 func (ConsoleGrant) kind() Type  { return typeConsoleGrant }
 func (ConsoleClose) kind() Type  { return typeConsoleClose }
+func (Save) kind() Type          { return typeSave }
+func (Restore) kind() Type       { return typeRestore }
 func (Balloon) kind() Type       { return typeBalloon }
 func (BalloonReply) kind() Type  { return typeBalloon | replyBit }
 func (HelloReply) kind() Type    { return typeHello | replyBit }

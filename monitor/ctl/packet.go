@@ -22,7 +22,7 @@ import (
 const (
 	Version    = 1
 	MaxMessage = 64 << 10 // bytes of a packet
-	MaxFDs     = 4        // descriptors beside a packet
+	MaxFDs     = 6        // descriptors beside a packet
 	headerLen  = 16
 )
 
@@ -137,6 +137,10 @@ func fresh(kind Type) decoder {
 		return new(ConsoleGrant)
 	case typeConsoleClose:
 		return new(ConsoleClose)
+	case typeSave:
+		return new(Save)
+	case typeRestore:
+		return new(Restore)
 	case typeBalloon:
 		return new(Balloon)
 	case typeBalloon | replyBit:
@@ -156,7 +160,7 @@ func fresh(kind Type) decoder {
 	case typeDeviceBroken:
 		return new(DeviceBroken)
 	}
-	if of := kind &^ replyBit; kind&replyBit != 0 && of >= typeConfigure && of <= typeConsoleClose {
+	if of := kind &^ replyBit; kind&replyBit != 0 && of >= typeConfigure && of <= typeRestore {
 		return &Done{of: of}
 	}
 	return nil

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmctl/abi"
-	"vmctl/monitor/boot"
 )
 
 // cpu is one processor. Its goroutine is locked to a thread, as KVM likes it,
@@ -28,15 +27,10 @@ type cpu struct {
 
 // addCPUs makes all processors and takes down their state at power-on.
 func (m *Machine) addCPUs() error {
-	supported, err := m.vm.SupportedCPUID()
+	id, supported, err := m.processors()
 	if err != nil {
 		return err
 	}
-	deadline, err := m.vm.CheckExtension(abi.KVMCapTSCDeadlineTimer)
-	if err != nil {
-		return err
-	}
-	id := boot.CPUs{Count: m.spec.VCPUs, Deadline: deadline > 0}
 	for i := range m.spec.VCPUs {
 		fd, err := m.vm.CreateVCPU(i)
 		if err != nil {

@@ -36,6 +36,9 @@ func (m *Machine) stop(c cause) {
 
 // Run runs the guest until it ends, and says how it did. The kernel is told.
 func (m *Machine) Run() End {
+	for _, d := range m.devices {
+		d.Resume() // those of a machine that was saved
+	}
 	for {
 		m.all((*cpu).run)
 		// What comes from here on is the next cause: it ends the next run at once.
@@ -101,7 +104,7 @@ func (m *Machine) reset() error {
 		m.pm.Reset()
 	}
 	m.settle() // before memory is cleared: devices write to it
-	if err := m.chips.restore(m.vm); err != nil {
+	if err := m.chips.put(m.vm, 0); err != nil {
 		return err
 	}
 	if err := m.memory.Clear(); err != nil {

@@ -28,6 +28,7 @@ import (
 	"vmctl/monitor/legacy"
 	"vmctl/monitor/mem"
 	"vmctl/monitor/pci"
+	"vmctl/monitor/saved"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/virtio"
 	"vmctl/monitor/virtio/balloon"
@@ -48,6 +49,8 @@ type Config struct {
 	VM     *abi.VM  // with the rights run and observe; stays the caller's
 	Kernel *os.File // or the firmware, if Spec says so
 	Initrd *os.File // nil: none. Both must stay open as long as the machine.
+	// Saved is what the machine is to go on from; nil: from power-on.
+	Saved  *saved.Files
 	Output Output
 	// Reset is called, from Run's goroutine, when the guest was reset and before
 	// it runs again.
@@ -94,11 +97,16 @@ type Machine struct {
 	uart    *legacy.UART
 	rtc     *legacy.RTC
 	debug   legacy.Debug
+	resetIO legacy.ResetRegister
 	fwcfg   *legacy.FWCfg // nil: no firmware
 	pm      *legacy.PM    // likewise
 	cpus    []*cpu
 	chips   platform
 	workers sync.WaitGroup
+
+	saving  atomic.Bool
+	saved   *saved.Reader // until it is restored
+	ramFile *os.File
 
 	cause  atomic.Pointer[cause] // why the processors are to park; nil while they run
 	resets atomic.Uint32
@@ -135,10 +143,13 @@ func (m *Machine) open(c Config) error {
 	} else {
 		err = m.openKernel(c, info.Size())
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = m.image.Check(m.memory)
 	}
-	return m.image.Check(m.memory)
+	if err == nil && c.Saved != nil {
+		err = m.openSaved(c.Saved)
+	}
+	return err
 }
 
 func (m *Machine) openKernel(c Config, size int64) error {
@@ -191,6 +202,11 @@ func (m *Machine) build() error {
 	if err := m.addVirtio(); err != nil {
 		return err
 	}
+	if m.saved != nil {
+		if err := m.memory.MapFile(int(m.ramFile.Fd())); err != nil {
+			return err
+		}
+	}
 	for slot, r := range m.memory.Regions() {
 		err := m.vm.MapMemory(abi.KVMUserspaceMemoryRegion{
 			Slot: uint32(slot), GuestPhysAddr: r.Base, MemorySize: r.Len(), UserspaceAddr: r.HostAddr(),
@@ -198,6 +214,9 @@ func (m *Machine) build() error {
 		if err != nil {
 			return err
 		}
+	}
+	if m.saved != nil {
+		return m.restore()
 	}
 	return m.load()
 }
@@ -208,12 +227,13 @@ func (m *Machine) addDevices() error {
 	m.rtc = legacy.NewRTC(time.Now)
 	m.pci, m.routes = pci.NewHost(), newRoutes(m.vm)
 	reset := func() { m.stop(cause{reset: true, text: "guest reset"}) }
+	m.resetIO.Reset = reset
 	panicked := func() { m.stop(cause{end: End{Reason: abi.ReasonPanic, Text: "guest kernel panicked"}}) }
 	return errors.Join(
 		m.ports.AddRegisters(legacy.COM1, legacy.UARTRegisters, m.uart),
 		m.ports.AddRegisters(legacy.RTCBase, legacy.RTCRegisters, m.rtc),
 		m.ports.AddRegisters(legacy.I8042Base, legacy.I8042Registers, &legacy.I8042{Reset: reset}),
-		m.ports.Add(legacy.ResetPort, 1, &legacy.ResetRegister{Reset: reset}),
+		m.ports.Add(legacy.ResetPort, 1, &m.resetIO),
 		m.ports.AddRegisters(legacy.SleepBase, legacy.SleepRegisters, &legacy.Sleep{Off: m.guestOff}),
 		m.ports.AddRegisters(legacy.PanicPort, legacy.PanicRegisters, &legacy.Panic{Panicked: panicked}),
 		m.ports.AddRegisters(legacy.DebugPort, legacy.DebugRegisters, &m.debug),
@@ -239,6 +259,9 @@ func (m *Machine) setLine(line uint32, up bool) {
 // Receive hands the guest bytes to read from its console, and returns how many it
 // took; Output.Room says when to go on.
 func (m *Machine) Receive(p []byte) int {
+	if m.saving.Load() {
+		return 0
+	}
 	if m.hvc != nil {
 		if n, active := m.hvc.Receive(p); active {
 			return n

@@ -37,7 +37,11 @@ func (p *platform) create(vm *abi.VM) error {
 	if err := vm.CreatePIT(abi.KVMPITConfig{Flags: speakerPort}); err != nil {
 		return err
 	}
-	var err error
+	return p.get(vm)
+}
+
+// get takes down how they are.
+func (p *platform) get(vm *abi.VM) (err error) {
 	for i := range p.irq {
 		if p.irq[i], err = vm.IRQChip(uint32(i)); err != nil {
 			return err
@@ -47,8 +51,8 @@ func (p *platform) create(vm *abi.VM) error {
 	return err
 }
 
-// restore takes them back to power-on, and the paravirtual clock to 0.
-func (p *platform) restore(vm *abi.VM) error {
+// put makes them what was taken down, and sets the paravirtual clock, in nanoseconds.
+func (p *platform) put(vm *abi.VM, clock uint64) error {
 	for i := range p.irq {
 		if err := vm.SetIRQChip(&p.irq[i]); err != nil {
 			return err
@@ -57,7 +61,7 @@ func (p *platform) restore(vm *abi.VM) error {
 	if err := vm.SetPIT(&p.pit); err != nil {
 		return err
 	}
-	return vm.SetClock(&abi.KVMClockData{})
+	return vm.SetClock(&abi.KVMClockData{Clock: clock})
 }
 
 // powerOn is the state of a processor before it ever ran.

@@ -55,6 +55,7 @@ type Memory struct {
 	mapping []byte // what was mapped, larger than RAM for alignment
 	ram     []byte
 	regions []Region
+	ofFile  bool // pages of MapFile are there
 }
 
 // New makes size bytes of RAM. None of it takes host memory before it is touched.
@@ -145,7 +146,62 @@ func (m *Memory) Release(b []byte) error {
 	return os.NewSyscallError("madvise", unix.Madvise(b, unix.MADV_DONTNEED))
 }
 
+// MapFile lets RAM begin with what a file has, from its first byte on: privately, and
+// page by page as they are touched, so that it takes no longer for more memory. Where
+// the file has holes RAM stays as it is. The file must keep its size as long as m is
+// used.
+//
+// Pages of a file cannot be given back for good: after Release the guest finds there
+// what the file has.
+func (m *Memory) MapFile(fd int) error {
+	m.ofFile = true
+	for at := int64(0); at < int64(len(m.ram)); {
+		from, err := unix.Seek(fd, at, unix.SEEK_DATA)
+		if err == unix.ENXIO {
+			return nil // nothing but a hole from here on
+		}
+		if err != nil {
+			return os.NewSyscallError("lseek", err)
+		}
+		// Whole huge pages: what lies between them can have some, and there is a bound to
+		// the number of mappings.
+		from &^= huge - 1
+		to, err := unix.Seek(fd, max(from, at), unix.SEEK_HOLE)
+		if err != nil {
+			return os.NewSyscallError("lseek", err)
+		}
+		to = min((to+huge)&^(huge-1), int64(len(m.ram)))
+		if from >= to {
+			return nil
+		}
+		if err := remap(m.ram[from:to], fd, from, 0); err != nil {
+			return err
+		}
+		at = to
+	}
+	return nil
+}
+
+// remap puts other pages in the place of b.
+func remap(b []byte, fd int, offset int64, flags int) error {
+	_, err := unix.MmapPtr(fd, offset, unsafe.Pointer(unsafe.SliceData(b)), uintptr(len(b)),
+		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE|flags)
+	if err != nil {
+		return os.NewSyscallError("mmap", err)
+	}
+	_ = unix.Madvise(b, unix.MADV_DONTDUMP)
+	return nil
+}
+
 // Clear makes all RAM zero again and gives its pages back to the host.
 func (m *Memory) Clear() error {
-	return os.NewSyscallError("madvise", unix.Madvise(m.ram, unix.MADV_DONTNEED))
+	if !m.ofFile {
+		return os.NewSyscallError("madvise", unix.Madvise(m.ram, unix.MADV_DONTNEED))
+	}
+	if err := remap(m.ram, -1, 0, unix.MAP_ANONYMOUS); err != nil {
+		return err
+	}
+	m.ofFile = false
+	_ = unix.Madvise(m.ram, unix.MADV_HUGEPAGE)
+	return nil
 }

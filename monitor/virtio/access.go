@@ -207,7 +207,7 @@ func (t *Transport) setStatus(v uint32) {
 	}
 	t.status.Or(added)
 	if added&statusDriverOK != 0 {
-		t.start()
+		t.start(false)
 	}
 }
 

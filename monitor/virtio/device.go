@@ -9,7 +9,11 @@
 // a rule of the queues breaks its device, which then waits for a reset.
 package virtio
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"vmctl/monitor/wire"
+)
 
 var order = binary.LittleEndian
 
@@ -47,4 +51,12 @@ type Device interface {
 	Stop()
 	// Close ends a device that is not started.
 	Close() error
+}
+
+// Keeper is a device that knows more than what is in its queues and its configuration,
+// and is to know it after a machine was saved and restored. It is asked while it is
+// stopped; what it loads is for the next Start.
+type Keeper interface {
+	Save(*wire.Writer)
+	Load(*wire.Reader)
 }

@@ -175,16 +175,24 @@ func (q *Queue) open(m *mem.Memory, size uint16, at rings) error {
 	return nil
 }
 
+// resume goes on with rings that were worked on before. All that a device took it has
+// given back, or takes again: what it gave back is as far as it has come.
+func (q *Queue) resume() {
+	at := q.used.Load16(ringIndex)
+	q.next, q.put, q.raised = at, at, at
+}
+
 // Rings is where a queue lies in this process, for who works on it in the monitor's
 // stead: addresses, and the number of descriptors.
 type Rings struct {
 	Desc, Avail, Used uint64
 	Size              uint32
+	Next              uint16 // of the available ring, to begin with
 }
 
 // Rings returns that. Who has it obeys Device.Stop.
 func (q *Queue) Rings() Rings {
-	return Rings{Desc: mem.HostAddr(q.desc), Avail: q.avail.HostAddr(), Used: q.used.HostAddr(), Size: uint32(q.size)}
+	return Rings{Desc: mem.HostAddr(q.desc), Avail: q.avail.HostAddr(), Used: q.used.HostAddr(), Size: uint32(q.size), Next: q.next}
 }
 
 // Interrupt interrupts the driver, whatever it wants: for who looks at that itself.

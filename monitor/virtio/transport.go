@@ -188,6 +188,12 @@ func (t *Transport) Reset() {
 }
 
 func (t *Transport) reset() {
+	t.halt()
+	t.clear()
+}
+
+// halt lets the device settle what it does.
+func (t *Transport) halt() {
 	if t.started {
 		t.life.stopping.Store(true)
 		for i := range t.queues {
@@ -197,7 +203,6 @@ func (t *Transport) reset() {
 		t.started = false
 	}
 	t.placeBells()
-	t.clear()
 }
 
 // Close ends the device.
@@ -269,9 +274,10 @@ func (t *Transport) interrupt(vector, cause uint32) {
 	}
 }
 
-// start lets the device work.
-func (t *Transport) start() {
+// start lets the device work: from the beginning of its queues, or where it had come.
+func (t *Transport) start(resume bool) {
 	t.life = &life{fail: t.broken}
+	t.life.broken.Store(t.status.Load()&statusNeedsReset != 0)
 	queues := make([]*Queue, len(t.queues))
 	for i := range t.queues {
 		s := &t.queues[i]
@@ -282,6 +288,9 @@ func (t *Transport) start() {
 		if err := q.open(t.env.Memory, s.size, s.at); err != nil {
 			t.life.end(err)
 			return
+		}
+		if resume {
+			q.resume()
 		}
 		q.event, q.multi = t.accepted&FeatureEvent != 0, t.accepted&FeatureIndirect != 0
 		q.bell, q.life = s.bell, t.life

@@ -17,6 +17,8 @@ import (
 	"vmctl/monitor/jail"
 	"vmctl/monitor/listen"
 	"vmctl/monitor/machine"
+	"vmctl/monitor/saved"
+	"vmctl/monitor/spec"
 )
 
 // version is what Hello answers.
@@ -130,13 +132,17 @@ func (m *monitor) consoleClosed(v console.Viewer, reason string) {
 	m.trimSoon()
 }
 
-// configure makes the machine. It owns fds from here on.
-func (m *monitor) configure(c *ctl.Configure, fds []int) *ctl.Error {
-	if len(fds) < 2 || len(fds) > 3 || c.Spec.Firmware && len(fds) > 2 {
+// configure makes the machine, from power-on or from what was saved. It owns the
+// descriptors from here on; those of the memory stay open.
+func (m *monitor) configure(s spec.Spec, from *saved.Files, fds []int) *ctl.Error {
+	if from != nil {
+		defer from.State.Close()
+	}
+	if len(fds) < 2 || len(fds) > 3 || s.Firmware && len(fds) > 2 {
 		ctl.CloseAll(fds)
 		return &ctl.Error{Code: ctl.DescriptorWrong, Text: "configure takes the VM and a kernel, with which an initrd may come, or a firmware"}
 	}
-	cfg := machine.Config{Spec: c.Spec, VM: abi.NewVM(fds[0]), Output: m.console, Reset: m.guestReset, Broken: m.deviceBroken}
+	cfg := machine.Config{Spec: s, Saved: from, VM: abi.NewVM(fds[0]), Output: m.console, Reset: m.guestReset, Broken: m.deviceBroken}
 	cfg.Kernel = os.NewFile(uintptr(fds[1]), "kernel")
 	if len(fds) == 3 {
 		cfg.Initrd = os.NewFile(uintptr(fds[2]), "initrd")

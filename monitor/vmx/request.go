@@ -4,6 +4,8 @@ package main
 
 import (
 	"errors"
+	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +16,7 @@ import (
 	"vmctl/monitor/ctl"
 	"vmctl/monitor/machine"
 	"vmctl/monitor/mem"
+	"vmctl/monitor/saved"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/virtio/blk"
 	"vmctl/monitor/virtio/net"
@@ -22,12 +25,21 @@ import (
 // handle answers one request. after, if not nil, is done when the reply is on
 // its way: it ends the process.
 func (m *monitor) handle(request ctl.Message, fds []int) (reply ctl.Message, refused *ctl.Error, after func()) {
-	if c, ok := request.(*ctl.Configure); ok {
-		return m.handleConfigure(c, fds)
-	}
-	ctl.CloseAll(fds)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	switch r := request.(type) {
+	case *ctl.Configure:
+		return m.handleConfigure(request, r.Spec, nil, fds)
+	case *ctl.Restore:
+		if len(fds) < 3 {
+			ctl.CloseAll(fds)
+			return nil, &ctl.Error{Code: ctl.DescriptorWrong, Text: "restore takes the VM, the state, the memory, and what is to boot"}, nil
+		}
+		return m.handleConfigure(request, r.Spec, savedFiles(fds[1], fds[2]), slices.Delete(fds, 1, 3))
+	case *ctl.Save:
+		return ctl.DoneWith(request), m.save(fds), nil
+	}
+	ctl.CloseAll(fds)
 	switch r := request.(type) {
 	case *ctl.Hello:
 		return ctl.HelloReply{Protocol: ctl.Version, Version: version, State: m.state}, nil, nil
@@ -64,19 +76,47 @@ func (m *monitor) handle(request ctl.Message, fds []int) (reply ctl.Message, ref
 	return ctl.DoneWith(request), refused, after
 }
 
-func (m *monitor) handleConfigure(c *ctl.Configure, fds []int) (ctl.Message, *ctl.Error, func()) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func savedFiles(state, memory int) *saved.Files {
+	return &saved.Files{State: os.NewFile(uintptr(state), "state"), Memory: os.NewFile(uintptr(memory), "memory")}
+}
+
+// handleConfigure owns the descriptors.
+func (m *monitor) handleConfigure(request ctl.Message, s spec.Spec, from *saved.Files, fds []int) (ctl.Message, *ctl.Error, func()) {
 	if refused := m.need(ctl.Idle); refused != nil {
 		ctl.CloseAll(fds)
+		if from != nil {
+			from.Close()
+		}
 		return nil, refused, nil
 	}
-	if refused := m.configure(c, fds); refused != nil {
+	if refused := m.configure(s, from, fds); refused != nil {
 		// The VM may be half set up: it is of no more use, and so are we.
 		end := machine.End{Reason: abi.ReasonInternalError, Text: refused.Error()}
 		return nil, refused, func() { m.end(end) }
 	}
-	return ctl.DoneWith(c), nil, nil
+	return ctl.DoneWith(request), nil, nil
+}
+
+// save owns the descriptors. All else waits meanwhile: a VM that is stopped ends it.
+func (m *monitor) save(fds []int) *ctl.Error {
+	if len(fds) != 2 {
+		ctl.CloseAll(fds)
+		return &ctl.Error{Code: ctl.DescriptorWrong, Text: "save takes two files, for the state and the memory"}
+	}
+	to := savedFiles(fds[0], fds[1])
+	defer to.Close()
+	if refused := m.need(ctl.Running); refused != nil {
+		return refused
+	}
+	err := m.machine.Save(*to)
+	m.trimSoon()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, machine.ErrNotPaused):
+		return &ctl.Error{Code: ctl.StateConflict, Text: err.Error()}
+	}
+	return &ctl.Error{Code: ctl.SaveFailed, Text: err.Error()}
 }
 
 // need refuses what does not go in this state.
@@ -141,6 +181,11 @@ var codes = []struct {
 	{machine.ErrNIC, ctl.NICInvalid},
 	{net.ErrTap, ctl.NICInvalid},
 	{net.ErrVhost, ctl.NICInvalid},
+	{saved.ErrNotSave, ctl.SaveInvalid},
+	{saved.ErrTruncated, ctl.SaveInvalid},
+	{saved.ErrAltered, ctl.SaveInvalid},
+	{saved.ErrVersion, ctl.SaveInvalid},
+	{saved.ErrForeign, ctl.SaveInvalid},
 	{unix.ENOTTY, ctl.DescriptorWrong},
 	{unix.EBADF, ctl.DescriptorWrong},
 	{unix.EOPNOTSUPP, ctl.Unsupported},

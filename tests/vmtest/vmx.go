@@ -21,6 +21,7 @@ import (
 
 	"vmctl/abi"
 	"vmctl/monitor/ctl"
+	"vmctl/monitor/saved"
 	"vmctl/monitor/spec"
 )
 
@@ -161,6 +162,7 @@ type Config struct {
 	Console  spec.Console
 	Disks    []Disk
 	NICs     []NIC
+	Saved    *saved.Files // to go on from; nil: power-on
 }
 
 // NIC is a network card; see Tap.
@@ -239,6 +241,9 @@ func (v *VMX) Configure(c Config) error {
 		v.must(err)
 		defer f.Close()
 		initrd = int(f.Fd())
+	}
+	if f := c.Saved; f != nil {
+		return v.Client.Restore(v.Context(), s, run.FD(), int(f.State.Fd()), int(f.Memory.Fd()), int(kernel.Fd()), initrd)
 	}
 	return v.Client.Configure(v.Context(), s, run.FD(), int(kernel.Fd()), initrd)
 }

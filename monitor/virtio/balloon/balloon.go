@@ -12,6 +12,7 @@ import (
 
 	"vmctl/monitor/mem"
 	"vmctl/monitor/virtio"
+	"vmctl/monitor/wire"
 )
 
 const (
@@ -54,6 +55,7 @@ type Device struct {
 	actual uint32     // pages, as far as the guest's requests tell
 	stats  Stats
 	asked  bool // for newer ones
+	loaded bool // the next driver is the one that was saved
 }
 
 // New makes one for a guest's memory.
@@ -100,7 +102,10 @@ func (d *Device) Attach(bells []int) error {
 // Start serves the queues. A driver begins without a page in the balloon.
 func (d *Device) Start(_ uint64, queues []*virtio.Queue) {
 	d.mu.Lock()
-	d.actual, d.stats, d.asked = 0, Stats{}, false
+	if !d.loaded {
+		d.actual = 0
+	}
+	d.stats, d.asked, d.loaded = Stats{}, false, false
 	d.mu.Unlock()
 	for i, do := range map[int]func(*virtio.Chain) error{
 		inflateQueue: d.inflate, deflateQueue: d.deflate, reportingQueue: d.reported,
@@ -119,6 +124,24 @@ func (d *Device) Stop() { d.work.Wait() }
 
 // Close has nothing to free.
 func (*Device) Close() error { return nil }
+
+// Save writes what the balloon is to take, and has. If the machine goes on, so does its
+// driver.
+func (d *Device) Save(w *wire.Writer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w.U32(d.target)
+	w.U32(d.actual)
+	d.loaded = true
+}
+
+// Load reads it.
+func (d *Device) Load(r *wire.Reader) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := uint32(d.memory.Size() / PageSize)
+	d.target, d.actual, d.loaded = min(r.U32(), all), min(r.U32(), all), true
+}
 
 // serve does what comes on a queue. A request that is none breaks the device.
 func serve(q *virtio.Queue, do func(*virtio.Chain) error) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmctl/monitor/virtio"
+	"vmctl/monitor/wire"
 )
 
 const (
@@ -63,6 +64,8 @@ var (
 	ErrFile = errors.New("disk is no regular file or block device, or has no whole sector")
 	// ErrReadOnly is a disk to write to whose file is not open for writing.
 	ErrReadOnly = errors.New("disk is not open for writing")
+	// ErrResized is a disk that had another size when the machine was saved.
+	ErrResized = errors.New("disk has another size than when the machine was saved")
 )
 
 // Options say how a disk is.
@@ -176,6 +179,16 @@ func (d *Device) Start(features uint64, queues []*virtio.Queue) {
 
 // Stop settles all requests.
 func (d *Device) Stop() { d.engine.stop() }
+
+// Save writes how large the disk is.
+func (d *Device) Save(w *wire.Writer) { w.U64(d.sectors) }
+
+// Load sees that it still is. errors.Is: ErrResized.
+func (d *Device) Load(r *wire.Reader) {
+	if r.U64() != d.sectors {
+		r.Fail(ErrResized)
+	}
+}
 
 // Close lets go of the file.
 func (d *Device) Close() error {

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"vmctl/monitor/virtio"
+	"vmctl/monitor/wire"
 )
 
 const (
@@ -88,6 +89,21 @@ func (d *Device) Stop() {
 
 // Close has nothing to free.
 func (*Device) Close() error { return nil }
+
+// Save writes the size of the terminal.
+func (d *Device) Save(w *wire.Writer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w.U16(d.cols)
+	w.U16(d.rows)
+}
+
+// Load reads it.
+func (d *Device) Load(r *wire.Reader) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cols, d.rows = r.U16(), r.U16()
+}
 
 func (d *Device) setInput(q *virtio.Queue) {
 	d.mu.Lock()

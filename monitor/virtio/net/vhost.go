@@ -165,7 +165,7 @@ func (k *kernel) start(features uint64, receive, send *virtio.Queue) error {
 }
 
 func (k *kernel) startRing(i uint32, r virtio.Rings) error {
-	size, base := vringState{i, r.Size}, vringState{i, 0}
+	size, base := vringState{i, r.Size}, vringState{i, uint32(r.Next)}
 	addr := vringAddr{index: i, desc: r.Desc, used: r.Used, avail: r.Avail}
 	if err := k.call("VHOST_SET_VRING_NUM", vhostSetVringNum, unsafe.Pointer(&size)); err != nil {
 		return err

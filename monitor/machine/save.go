@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"errors"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"vmctl/abi"
+	"vmctl/monitor/boot"
+	"vmctl/monitor/saved"
+	"vmctl/monitor/spec"
+	"vmctl/monitor/wire"
+)
+
+// ErrNotPaused is a machine to save whose gate is not shut: its guest would go on
+// meanwhile.
+var ErrNotPaused = errors.New("machine is saved only while its VM is paused")
+
+// A guest's MSRs that want to be restored apart: the counter goes on with the time that
+// passed, and the timer's deadline is one of the counter.
+const msrTSCDeadline = 0x6e0
+
+// Save writes the machine to two empty files, and lets its devices go on. Its VM is
+// paused, with no exit unsettled, and stays so: the processors' threads wait at the
+// gate. errors.Is: ErrNotPaused, the errors of package saved, those of the files.
+func (m *Machine) Save(f saved.Files) error {
+	if m.saving.Swap(true) {
+		return ErrNotPaused
+	}
+	defer func() {
+		m.saving.Store(false)
+		m.output.Room() // Receive took nothing meanwhile
+	}()
+	if err := m.shut(); err != nil {
+		return err
+	}
+	for _, d := range m.devices {
+		d.Pause()
+		defer d.Resume()
+	}
+	return f.Write(m.memory, m.write, m.shut)
+}
+
+// shut sees that the guest stands still.
+func (m *Machine) shut() error {
+	info, err := m.vm.Info()
+	if err == nil && (info.State != abi.VMStateRunning || info.Paused == 0) {
+		err = ErrNotPaused
+	}
+	return err
+}
+
+// keeper is a part of the machine with a state of its own.
+type keeper interface {
+	Save(*wire.Writer)
+	Load(*wire.Reader)
+}
+
+// part is one of them and its section.
+type part struct {
+	name string
+	keeper
+}
+
+// parts are all of them, in the order of their sections. The bus comes before the
+// devices on it.
+func (m *Machine) parts() []part {
+	list := []part{{"serial", m.uart}, {"rtc", m.rtc}, {"debug", &m.debug}, {"reset", &m.resetIO}}
+	if m.fwcfg != nil {
+		list = append(list, part{"fwcfg", m.fwcfg}, part{"pm", m.pm})
+	}
+	list = append(list, part{"pci", m.pci})
+	for i, d := range m.devices {
+		list = append(list, part{"slot" + strconv.Itoa(i), d})
+	}
+	return list
+}
+
+// write writes all sections.
+func (m *Machine) write(w *saved.Writer) error {
+	cpuids, err := m.cpuids()
+	if err != nil {
+		return err
+	}
+	w.Section("machine", func(w *wire.Writer) {
+		w.Blob(m.shape())
+		w.Blob(cpuids)
+		w.U32(m.resets.Load())
+	})
+	for _, c := range m.cpus {
+		w.Section("cpu"+strconv.Itoa(int(c.index)), func(w *wire.Writer) { err = errors.Join(err, c.save(w)) })
+	}
+	w.Section("chips", func(w *wire.Writer) { err = errors.Join(err, saveChips(m.vm, w)) })
+	for _, p := range m.parts() {
+		w.Section(p.name, p.Save)
+	}
+	return err
+}
+
+// shape is what the machine is made of, and must be again.
+func (m *Machine) shape() []byte {
+	s := spec.Spec{VCPUs: m.spec.VCPUs, MemoryBytes: m.spec.MemoryBytes, Firmware: m.spec.Firmware, Console: m.spec.Console}
+	for _, d := range m.spec.Disks {
+		s.Disks = append(s.Disks, spec.Disk{ReadOnly: d.ReadOnly, ID: d.ID})
+	}
+	for _, n := range m.spec.NICs {
+		s.NICs = append(s.NICs, spec.NIC{MAC: n.MAC})
+	}
+	return s.Encode(nil)
+}
+
+// cpuids is what all processors say of themselves on this host.
+func (m *Machine) cpuids() (list []byte, err error) {
+	id, supported, err := m.processors()
+	if err != nil {
+		return nil, err
+	}
+	for i := range id.Count {
+		list = append(list, rawList(id.CPUID(supported, i))...)
+	}
+	return list, nil
+}
+
+// processors is what the processors are made of.
+func (m *Machine) processors() (boot.CPUs, []abi.KVMCPUIDEntry2, error) {
+	supported, err := m.vm.SupportedCPUID()
+	if err != nil {
+		return boot.CPUs{}, nil, err
+	}
+	deadline, err := m.vm.CheckExtension(abi.KVMCapTSCDeadlineTimer)
+	return boot.CPUs{Count: m.spec.VCPUs, Deadline: deadline > 0}, supported, err
+}
+
+// openSaved looks whether files have this machine, before anything of it is there.
+// errors.Is: the errors of package saved.
+func (m *Machine) openSaved(f *saved.Files) error {
+	cpuids, err := m.cpuids()
+	if err != nil {
+		return err
+	}
+	if m.saved, err = f.Read(m.memory.Size()); err != nil {
+		return err
+	}
+	m.ramFile = f.Memory
+	m.saved.Section("machine", func(r *wire.Reader) {
+		saved.Same(r, m.shape())
+		saved.Same(r, cpuids)
+		m.resets.Store(r.U32())
+	})
+	return m.saved.Err()
+}
+
+// restore makes processors, chips and devices what they were. Devices begin with Run.
+func (m *Machine) restore() error {
+	r := m.saved
+	m.saved = nil
+	states := make([]cpuState, len(m.cpus))
+	for i, c := range m.cpus {
+		r.Section("cpu"+strconv.Itoa(int(c.index)), func(r *wire.Reader) { states[i].read(r, len(c.fresh.xsave)) })
+	}
+	var chips platform
+	var clock abi.KVMClockData
+	var since time.Duration
+	r.Section("chips", func(r *wire.Reader) { clock, since = chips.read(r) })
+	if err := r.Err(); err != nil {
+		return err
+	}
+	for i, c := range m.cpus {
+		if err := states[i].put(c, since); err != nil {
+			return err
+		}
+	}
+	if err := chips.put(m.vm, clock.Clock+uint64(since)); err != nil {
+		return err
+	}
+	for _, p := range m.parts() {
+		r.Section(p.name, p.Load)
+	}
+	return r.Close()
+}
+
+// saveChips writes interrupt chips, timer and clock, and what time it is.
+func saveChips(vm *abi.VM, w *wire.Writer) error {
+	var p platform
+	if err := p.get(vm); err != nil {
+		return err
+	}
+	clock, err := vm.Clock()
+	if err != nil {
+		return err
+	}
+	for i := range p.irq {
+		w.Fixed(raw(&p.irq[i]))
+	}
+	w.Fixed(raw(&p.pit))
+	w.Fixed(raw(&clock))
+	w.U64(uint64(time.Now().UnixNano()))
+	return nil
+}
+
+// read returns the clock as it was, and how long ago that is: the guest's clocks step
+// over it. If the host's clock was set back since, they do not.
+func (p *platform) read(r *wire.Reader) (clock abi.KVMClockData, since time.Duration) {
+	for i := range p.irq {
+		r.Fixed(raw(&p.irq[i]))
+	}
+	r.Fixed(raw(&p.pit))
+	r.Fixed(raw(&clock))
+	return clock, max(time.Since(time.Unix(0, int64(r.U64()))), 0)
+}
+
+// cpuState is what one processor has, as it is in a section: each field raw, in this
+// order.
+type cpuState struct {
+	mp       uint32
+	tscKHz   uint64
+	regs     abi.KVMRegs
+	sregs    abi.KVMSregs
+	xcrs     abi.KVMXCRs
+	xsave    []byte
+	debug    abi.KVMDebugRegs
+	lapic    abi.KVMLAPICState
+	msrs     []abi.KVMMSREntry
+	deadline abi.KVMMSREntry
+	events   abi.KVMVCPUEvents
+}
+
+// save reads a processor. KVM's rules: its activity first, as asking for that takes up
+// a pending INIT and SIPI; events last.
+func (c *cpu) save(w *wire.Writer) error {
+	s := cpuState{xsave: make([]byte, len(c.fresh.xsave))}
+	var err error
+	for _, step := range []func(){
+		func() { s.mp, err = c.fd.MPState() },
+		func() { s.tscKHz, err = c.fd.TSCKHz() },
+		func() { s.regs, err = c.fd.Regs() },
+		func() { s.sregs, err = c.fd.Sregs() },
+		func() { s.xcrs, err = c.fd.XCRs() },
+		func() { err = c.fd.Xsave(s.xsave) },
+		func() { s.debug, err = c.fd.DebugRegs() },
+		func() { s.lapic, err = c.fd.LAPIC() },
+		func() { err = s.getMSRs(c) },
+		func() { s.events, err = c.fd.Events() },
+	} {
+		if step(); err != nil {
+			return err
+		}
+	}
+	w.U32(s.mp)
+	w.U64(s.tscKHz)
+	w.Fixed(raw(&s.regs))
+	w.Fixed(raw(&s.sregs))
+	w.Fixed(raw(&s.xcrs))
+	w.Blob(s.xsave)
+	w.Fixed(raw(&s.debug))
+	w.Fixed(raw(&s.lapic))
+	w.Blob(rawList(s.msrs))
+	w.Fixed(raw(&s.deadline))
+	w.Fixed(raw(&s.events))
+	return nil
+}
+
+// getMSRs reads all that the processor had at power-on, and the counter.
+func (s *cpuState) getMSRs(c *cpu) error {
+	s.msrs = append(s.msrs, abi.KVMMSREntry{Index: msrTSC})
+	for _, e := range c.fresh.msrs {
+		if e.Index != msrTSCDeadline {
+			s.msrs = append(s.msrs, abi.KVMMSREntry{Index: e.Index})
+		}
+	}
+	if n, err := c.fd.MSRs(s.msrs); err != nil {
+		return err
+	} else if n < len(s.msrs) {
+		return errMSR(s.msrs[n].Index)
+	}
+	one := []abi.KVMMSREntry{{Index: msrTSCDeadline}}
+	_, err := c.fd.MSRs(one) // none where there is no such timer: 0
+	s.deadline = one[0]
+	return err
+}
+
+func errMSR(index uint32) error {
+	return errors.New("MSR 0x" + strconv.FormatUint(uint64(index), 16) + " cannot be saved or restored")
+}
+
+const maxMSRs = 4096
+
+func (s *cpuState) read(r *wire.Reader, xsave int) {
+	s.mp, s.tscKHz = r.U32(), r.U64()
+	r.Fixed(raw(&s.regs))
+	r.Fixed(raw(&s.sregs))
+	r.Fixed(raw(&s.xcrs))
+	if s.xsave = r.Blob(xsave); len(s.xsave) != xsave {
+		r.Fail(saved.ErrForeign)
+	}
+	r.Fixed(raw(&s.debug))
+	r.Fixed(raw(&s.lapic))
+	const entry = int(unsafe.Sizeof(abi.KVMMSREntry{}))
+	list := r.Blob(maxMSRs * entry)
+	s.msrs = make([]abi.KVMMSREntry, len(list)/entry)
+	copy(rawList(s.msrs), list)
+	r.Fixed(raw(&s.deadline))
+	r.Fixed(raw(&s.events))
+}
+
+// put restores a processor that never ran. The local APIC takes its base from the
+// special registers, and its timer needs the counter, which goes on by the time that
+// passed.
+func (s *cpuState) put(c *cpu, since time.Duration) error {
+	for i := range s.msrs {
+		if e := &s.msrs[i]; e.Index == msrTSC {
+			e.Data += uint64(since/time.Microsecond) * s.tscKHz / 1000
+		}
+	}
+	for _, step := range []func() error{
+		func() error { return c.fd.SetTSCKHz(s.tscKHz) },
+		func() error { return c.fd.SetMPState(s.mp) },
+		func() error { return c.fd.SetRegs(&s.regs) },
+		func() error { return c.fd.SetSregs(&s.sregs) },
+		func() error { return c.fd.SetXCRs(&s.xcrs) },
+		func() error { return c.fd.SetXsave(s.xsave) },
+		func() error { return c.fd.SetDebugRegs(&s.debug) },
+		func() error { return c.fd.SetLAPIC(&s.lapic) },
+		func() error { return c.putMSRs(s.msrs) },
+		func() error { return s.putDeadline(c) },
+		func() error { return c.fd.SetEvents(&s.events) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	// The guest's watchdogs are told. EINVAL: it has not looked at that clock yet.
+	if err := c.fd.KVMClockCtrl(); err != nil && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return nil
+}
+
+func (s *cpuState) putDeadline(c *cpu) error {
+	if s.deadline.Data == 0 {
+		return nil
+	}
+	return c.putMSRs([]abi.KVMMSREntry{s.deadline})
+}
+
+// putMSRs writes MSRs. One that can only be read must have its value by itself.
+func (c *cpu) putMSRs(entries []abi.KVMMSREntry) error {
+	for len(entries) > 0 {
+		n, err := c.fd.SetMSRs(entries)
+		if err != nil {
+			return err
+		}
+		if n < len(entries) {
+			one := []abi.KVMMSREntry{{Index: entries[n].Index}}
+			if got, err := c.fd.MSRs(one); err != nil || got != 1 || one[0].Data != entries[n].Data {
+				return errors.Join(saved.ErrForeign, errMSR(entries[n].Index), err)
+			}
+			n++
+		}
+		entries = entries[n:]
+	}
+	return nil
+}
+
+// raw is a struct of KVM's, which has no pointers, as it lies in memory.
+func raw[T any](v *T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
+}
+
+func rawList[T any](v []T) []byte {
+	var one T
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), uintptr(len(v))*unsafe.Sizeof(one))
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package virtio
+
+import (
+	"errors"
+
+	"vmctl/monitor/wire"
+)
+
+var errOtherDevice = errors.New("device has other features or queues")
+
+// Pause returns when the device has settled what it does; it begins nothing until
+// Resume. No processor runs.
+func (t *Transport) Pause() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.halt()
+}
+
+// Resume lets a device go on that the driver had started.
+func (t *Transport) Resume() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.status.Load()&statusDriverOK == 0 {
+		return
+	}
+	t.start(true)
+	// What came between is not known: both sides look.
+	for i := range t.queues {
+		if s := &t.queues[i]; s.enabled {
+			s.bell.ring()
+			t.interrupt(s.vector.Load(), isrQueue)
+		}
+	}
+}
+
+// Save writes what the driver said, and what the device knows. The device is paused.
+func (t *Transport) Save(w *wire.Writer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w.U64(t.offered)
+	w.U64(t.accepted)
+	w.U32(t.status.Load())
+	w.U32(t.isr.Load())
+	w.U32(t.configVector.Load())
+	w.U8(t.generation)
+	w.U32(t.deviceSelect)
+	w.U32(t.driverSelect)
+	w.U16(t.queueSelect)
+	w.U16(uint16(len(t.queues)))
+	for i := range t.queues {
+		s := &t.queues[i]
+		w.U16(s.size)
+		w.Bool(s.enabled)
+		w.U32(s.vector.Load())
+		w.U64(s.at.desc)
+		w.U64(s.at.avail)
+		w.U64(s.at.used)
+	}
+	if k, ok := t.dev.(Keeper); ok {
+		k.Save(w)
+	}
+}
+
+// Load is the other way, for a device that was never touched; Resume starts it.
+func (t *Transport) Load(r *wire.Reader) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r.U64() != t.offered {
+		r.Fail(errOtherDevice)
+	}
+	t.accepted = r.U64() & t.offered
+	t.status.Store(r.U32())
+	t.isr.Store(r.U32())
+	t.configVector.Store(r.U32())
+	t.generation = r.U8()
+	t.deviceSelect, t.driverSelect, t.queueSelect = r.U32(), r.U32(), r.U16()
+	if int(r.U16()) != len(t.queues) {
+		r.Fail(errOtherDevice)
+		return
+	}
+	for i := range t.queues {
+		s := &t.queues[i]
+		s.size, s.enabled = r.U16(), r.Bool()
+		s.vector.Store(r.U32())
+		s.at = rings{desc: r.U64(), avail: r.U64(), used: r.U64()}
+	}
+	if k, ok := t.dev.(Keeper); ok {
+		k.Load(r)
+		t.config = t.dev.Config()
+	}
+}
