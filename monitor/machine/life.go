@@ -39,6 +39,8 @@ func (m *Machine) Run() End {
 	for _, d := range m.devices {
 		d.Resume() // those of a machine that was saved
 	}
+	m.quiet.Store(false)
+	m.output.Room()
 	for {
 		m.all((*cpu).run)
 		// What comes from here on is the next cause: it ends the next run at once.

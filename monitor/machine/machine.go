@@ -104,7 +104,7 @@ type Machine struct {
 	chips   platform
 	workers sync.WaitGroup
 
-	saving  atomic.Bool
+	quiet   atomic.Bool   // devices are paused: they take no input
 	saved   *saved.Reader // until it is restored
 	ramFile *os.File
 
@@ -259,7 +259,7 @@ func (m *Machine) setLine(line uint32, up bool) {
 // Receive hands the guest bytes to read from its console, and returns how many it
 // took; Output.Room says when to go on.
 func (m *Machine) Receive(p []byte) int {
-	if m.saving.Load() {
+	if m.quiet.Load() {
 		return 0
 	}
 	if m.hvc != nil {

@@ -29,11 +29,11 @@ const msrTSCDeadline = 0x6e0
 // paused, with no exit unsettled, and stays so: the processors' threads wait at the
 // gate. errors.Is: ErrNotPaused, the errors of package saved, those of the files.
 func (m *Machine) Save(f saved.Files) error {
-	if m.saving.Swap(true) {
+	if m.quiet.Swap(true) {
 		return ErrNotPaused
 	}
 	defer func() {
-		m.saving.Store(false)
+		m.quiet.Store(false)
 		m.output.Room() // Receive took nothing meanwhile
 	}()
 	if err := m.shut(); err != nil {
@@ -89,9 +89,9 @@ func (m *Machine) write(w *saved.Writer) error {
 	}
 	w.Section("machine", func(w *wire.Writer) {
 		w.Blob(m.shape())
-		w.Blob(cpuids)
 		w.U32(m.resets.Load())
 	})
+	w.Section("cpuid", func(w *wire.Writer) { w.Blob(cpuids) })
 	for _, c := range m.cpus {
 		w.Section("cpu"+strconv.Itoa(int(c.index)), func(w *wire.Writer) { err = errors.Join(err, c.save(w)) })
 	}
@@ -138,18 +138,14 @@ func (m *Machine) processors() (boot.CPUs, []abi.KVMCPUIDEntry2, error) {
 
 // openSaved looks whether files have this machine, before anything of it is there.
 // errors.Is: the errors of package saved.
-func (m *Machine) openSaved(f *saved.Files) error {
-	cpuids, err := m.cpuids()
-	if err != nil {
-		return err
-	}
+func (m *Machine) openSaved(f *saved.Files) (err error) {
 	if m.saved, err = f.Read(m.memory.Size()); err != nil {
 		return err
 	}
 	m.ramFile = f.Memory
+	m.quiet.Store(true)
 	m.saved.Section("machine", func(r *wire.Reader) {
 		saved.Same(r, m.shape())
-		saved.Same(r, cpuids)
 		m.resets.Store(r.U32())
 	})
 	return m.saved.Err()
@@ -159,6 +155,11 @@ func (m *Machine) openSaved(f *saved.Files) error {
 func (m *Machine) restore() error {
 	r := m.saved
 	m.saved = nil
+	cpuids, err := m.cpuids()
+	if err != nil {
+		return err
+	}
+	r.Section("cpuid", func(r *wire.Reader) { saved.Same(r, cpuids) })
 	states := make([]cpuState, len(m.cpus))
 	for i, c := range m.cpus {
 		r.Section("cpu"+strconv.Itoa(int(c.index)), func(r *wire.Reader) { states[i].read(r, len(c.fresh.xsave)) })
