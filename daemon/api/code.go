@@ -32,6 +32,8 @@ const (
 	CodeDiskInUse            Code = "diskInUse"            // another VM has the disk
 	CodeNetworkMissing       Code = "networkMissing"       // no such bridge
 	CodeNetworkInvalid       Code = "networkInvalid"       // a bridge or an address that a VM cannot have
+	CodeSeedInvalid          Code = "seedInvalid"          // a text that no seed can hold
+	CodeSeedTooLarge         Code = "seedTooLarge"         // texts above 64 KiB
 	CodeInitrdTooLarge       Code = "initrdTooLarge"       // does not fit into the VM's memory
 	CodeMemoryInvalid        Code = "memoryInvalid"        // memoryBytes out of its limits
 	CodeVCPUsInvalid         Code = "vcpusInvalid"         // vcpus out of its limits
@@ -56,7 +58,8 @@ func Codes() []Code {
 		CodeInvalidRequest, CodeUnknownField, CodeNameInvalid, CodeNotFound, CodeConflict, CodeExists,
 		CodeStateConflict, CodePreconditionFailed, CodePreconditionRequired, CodeUnauthenticated,
 		CodeForbidden, CodeTooLarge, CodeLimitExceeded, CodeBootFileMissing, CodeBootFileInvalid,
-		CodeDiskMissing, CodeDiskInvalid, CodeDiskInUse, CodeNetworkMissing, CodeNetworkInvalid, CodeInitrdTooLarge, CodeMemoryInvalid, CodeVCPUsInvalid, CodeCmdlineTooLong,
+		CodeDiskMissing, CodeDiskInvalid, CodeDiskInUse, CodeNetworkMissing, CodeNetworkInvalid, CodeSeedInvalid, CodeSeedTooLarge,
+		CodeInitrdTooLarge, CodeMemoryInvalid, CodeVCPUsInvalid, CodeCmdlineTooLong,
 		CodeIdempotencyConflict, CodeIdempotencyInFlight, CodeSignatureMissing, CodeSignatureInvalid,
 		CodeSignatureStale, CodeSignatureReplayed, CodeSessionUnknown, CodeMonitorFailed,
 		CodeKernelFailed, CodeMethodNotAllowed, CodeUnavailable, CodeInternal,

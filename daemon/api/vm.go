@@ -28,6 +28,7 @@ type VM struct {
 	Name       string    `json:"name" doc:"Unique on this host"`
 	Generation int64     `json:"generation" minimum:"1" doc:"Grows with each change of name or spec; the ETag"`
 	Spec       VMSpec    `json:"spec"`
+	Seed       *SeedSize `json:"seed,omitempty" doc:"Of its seed, if it has one; what is in it only an admin sees: getSeed"`
 	Status     VMStatus  `json:"status"`
 	CreatedAt  time.Time `json:"createdAt"`
 	UpdatedAt  time.Time `json:"updatedAt" doc:"Of the last change of name, spec or state"`
@@ -175,6 +176,7 @@ type VMRef struct {
 type VMCreate struct {
 	Name string `json:"name" pattern:"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$" patternDescription:"lower-case letters, digits and inner hyphens, beginning with a letter, at most 63" minLength:"1" maxLength:"63"`
 	Spec VMSpec `json:"spec"`
+	Seed *Seed  `json:"seed,omitempty" doc:"For the guest's cloud-init: one more disk, read-only and behind the others, of the form NoCloud"`
 }
 
 // VMList is one page of VMs, by name.

@@ -19,6 +19,7 @@ const (
 	ActionConsole  Action = "console" // console tokens
 	ActionCreate   Action = "create"
 	ActionDelete   Action = "delete"
+	ActionSeed     Action = "seed"     // what is in a VM's seed: who made it knows
 	ActionHost     Action = "host"     // facts of the host, and its events
 	ActionSecurity Action = "security" // events of refused callers and of sessions
 	ActionSession  Action = "session"  // register and end sessions: vmhttp alone
@@ -47,6 +48,7 @@ var minimum = map[Action]api.Role{
 	ActionConsole:  api.RoleOperator,
 	ActionCreate:   api.RoleAdmin,
 	ActionDelete:   api.RoleAdmin,
+	ActionSeed:     api.RoleAdmin,
 	ActionSecurity: api.RoleAdmin,
 }
 

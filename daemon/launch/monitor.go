@@ -22,6 +22,8 @@ import (
 const (
 	reportsKept = 256 // that wait for the VM's goroutine
 	maxText     = 256 // bytes of a text that a monitor sends
+
+	seedID = "seed" // serial number of the disk of a VM's seed
 )
 
 // Monitor is the control connection of one monitor, and its process.
@@ -114,6 +116,9 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 	}
 	for i, d := range s.Disks {
 		machine.Disks = append(machine.Disks, spec.Disk{Backend: backends.Disks[i], ReadOnly: d.ReadOnly, ID: d.Serial})
+	}
+	if backends.Seed != 0 {
+		machine.Disks = append(machine.Disks, spec.Disk{Backend: backends.Seed, ReadOnly: true, ID: seedID})
 	}
 	for i, n := range s.NICs {
 		mac, err := net.ParseMAC(n.MAC)

@@ -169,6 +169,8 @@ func codeOfLocation(items []*huma.ErrorDetail) api.Code {
 			return api.CodeDiskInvalid
 		case strings.HasPrefix(item.Location, "body.spec.nics"):
 			return api.CodeNetworkInvalid
+		case strings.HasPrefix(item.Location, "body.seed"):
+			return api.CodeSeedInvalid
 		}
 	}
 	return api.CodeInvalidRequest

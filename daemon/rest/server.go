@@ -41,6 +41,8 @@ type Machines interface {
 	// Find returns a VM by name or uuid.
 	Find(ident string) (api.VM, error)
 	Create(ctx context.Context, req api.VMCreate) (api.VM, error)
+	// Seed returns the seed of a VM; CodeNotFound when it has none.
+	Seed(ctx context.Context, id string) (api.Seed, error)
 	// Ask queues a power verb or a deletion. generation is 0 or what it must be.
 	Ask(ctx context.Context, id string, verb api.Verb, generation int64) (api.Task, error)
 	ConsoleToken(ctx context.Context, id string, mode api.ConsoleMode) (api.ConsoleToken, error)

@@ -58,6 +58,11 @@ type deleteVMInput struct {
 	IfMatch string `header:"If-Match" maxLength:"64" doc:"Only if the VM still has this generation"`
 }
 
+type seedOutput struct {
+	CacheControl string `header:"Cache-Control"`
+	Body         api.Seed
+}
+
 type taskAcceptedOutput struct{ Body api.TaskAccepted }
 
 type consoleTokenInput struct {
@@ -74,6 +79,7 @@ func (s *Server) registerVMs() {
 	handle(s, s.op("listVMs", http.MethodGet, "/v1/vms", "VMs that the caller may see, by name"), s.listVMs)
 	handle(s, s.op("createVM", http.MethodPost, "/v1/vms", "Create a VM; it is off", http.StatusCreated), s.createVM)
 	handle(s, s.op("getVM", http.MethodGet, "/v1/vms/{id}", "One VM"), s.getVM)
+	handle(s, s.op("getSeed", http.MethodGet, "/v1/vms/{id}/seed", "What is in a VM's seed: for admins, since it may hold secrets"), s.getSeed)
 	handle(s, s.op("deleteVM", http.MethodDelete, "/v1/vms/{id}", "Delete a VM that is off", http.StatusAccepted), s.deleteVM)
 	handle(s, s.op("powerOn", http.MethodPost, "/v1/vms/{id}:powerOn", "Start a VM", http.StatusAccepted), s.power(api.VerbPowerOn))
 	handle(s, s.op("powerOff", http.MethodPost, "/v1/vms/{id}:powerOff", "Stop a VM now; neither guest nor monitor can refuse", http.StatusAccepted), s.power(api.VerbPowerOff))
@@ -143,6 +149,18 @@ func (s *Server) getVM(ctx context.Context, in *VMPath) (*vmOutput, error) {
 		return nil, err
 	}
 	return &vmOutput{ETag: etag(vm), Body: vm}, nil
+}
+
+func (s *Server) getSeed(ctx context.Context, in *VMPath) (*seedOutput, error) {
+	vm, err := s.find(ctx, in.ID, auth.ActionSeed)
+	if err != nil {
+		return nil, err
+	}
+	seed, err := s.Machines.Seed(ctx, vm.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &seedOutput{CacheControl: "no-store", Body: seed}, nil
 }
 
 func (s *Server) deleteVM(ctx context.Context, in *deleteVMInput) (*taskAcceptedOutput, error) {

@@ -8,6 +8,7 @@
 package seed
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -49,7 +50,10 @@ func Write(w io.Writer, t Texts) error {
 // and that nobody can change any more, not even who may write to it. Its memory is given
 // back when the last who has it open ends.
 func Open(t Texts) (*os.File, error) {
-	fd, err := unix.MemfdCreate(label, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	fd, err := unix.MemfdCreate(label, unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
+		fd, err = unix.MemfdCreate(label, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}

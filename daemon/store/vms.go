@@ -174,8 +174,9 @@ func (t *Tx) Put(r vm.Record) error {
 		string(text), r.Monitor.PID, int64(r.Monitor.Start), r.VM.ID)
 }
 
-// Delete removes a VM and the grants on it.
+// Delete removes a VM, its seed and the grants on it.
 func (t *Tx) Delete(id string) error {
 	t.puts[id] = nil
-	return errors.Join(t.exec(`DELETE FROM vms WHERE id = ?`, id), t.exec(`DELETE FROM grants WHERE scope = ?`, "vm:"+id))
+	return errors.Join(t.exec(`DELETE FROM vms WHERE id = ?`, id), t.exec(`DELETE FROM seeds WHERE vm = ?`, id),
+		t.exec(`DELETE FROM grants WHERE scope = ?`, "vm:"+id))
 }

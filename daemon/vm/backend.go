@@ -21,13 +21,20 @@ import (
 // I/O under way gives it back.
 const drainTimeout = 15 * time.Second
 
-// Backends are the numbers that the spec's disks and network cards have in the run.
-type Backends struct{ Disks, NICs []uint32 }
+// Backends are the numbers that the spec's disks and network cards have in the run, and
+// that the disk of the seed has, or 0 without one.
+type Backends struct {
+	Disks, NICs []uint32
+	Seed        uint32
+}
 
 // attach gives disks and network cards to the run. The daemon keeps no file of them
 // open: only then the kernel sees who has them.
 func (inv *Inventory) attach(ctx context.Context, h Handle, run uint64, spec api.VMSpec, files *Files) (b Backends, err error) {
 	if b.Disks, err = inv.attachDisks(ctx, h, spec, files); err != nil {
+		return b, err
+	}
+	if b.Seed, err = attachSeed(h, files); err != nil {
 		return b, err
 	}
 	b.NICs, err = inv.attachNICs(h, run, spec)
@@ -50,6 +57,20 @@ func (inv *Inventory) attachDisks(ctx context.Context, h Handle, spec api.VMSpec
 	}
 	files.disks = nil
 	return numbers, nil
+}
+
+// attachSeed gives the run the disk of its seed, which no other can have.
+func attachSeed(h Handle, files *Files) (uint32, error) {
+	if files.seed == nil {
+		return 0, nil
+	}
+	n, err := h.AttachDisk(files.seed)
+	if err != nil {
+		return 0, coded(api.CodeKernelFailed, "vm-attach-disk of the seed", err)
+	}
+	files.seed.Close() // nothing was written
+	files.seed = nil
+	return n, nil
 }
 
 // attachDisk waits for as long as only a VM that has ended has the disk.

@@ -20,16 +20,17 @@ type Files struct {
 	Kernel *os.File   // or the firmware, when the spec names no kernel
 	Initrd *os.File   // may be nil
 	disks  []*os.File // until they are attached
+	seed   *os.File   // likewise; nil without one
 }
 
 // Close closes them.
 func (f *Files) Close() {
-	for _, file := range append([]*os.File{f.Kernel, f.Initrd}, f.disks...) {
+	for _, file := range append([]*os.File{f.Kernel, f.Initrd, f.seed}, f.disks...) {
 		if file != nil {
 			file.Close() // nothing was written
 		}
 	}
-	f.disks = nil
+	f.disks, f.seed = nil, nil
 }
 
 // openFiles opens all that spec names. The error is an *api.Error that says which

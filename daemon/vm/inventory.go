@@ -338,6 +338,9 @@ func (inv *Inventory) Create(ctx context.Context, req api.VMCreate) (api.VM, err
 	if err := checkSpec(req.Spec); err != nil {
 		return api.VM{}, err
 	}
+	if err := checkSeed(req.Seed); err != nil {
+		return api.VM{}, err
+	}
 	if err := inv.check(req.Spec); err != nil {
 		return api.VM{}, err
 	}
@@ -345,9 +348,17 @@ func (inv *Inventory) Create(ctx context.Context, req api.VMCreate) (api.VM, err
 	now := inv.now()
 	rec := Record{VM: api.VM{ID: uuid.NewString(), Name: req.Name, Generation: 1, Spec: req.Spec, CreatedAt: now, UpdatedAt: now,
 		Status: api.VMStatus{State: api.StateOff, Since: now, Allowed: allowed(api.VMStatus{State: api.StateOff})}}}
+	if req.Seed != nil {
+		rec.VM.Seed = req.Seed.Size()
+	}
 	err := inv.store.Update(context.WithoutCancel(ctx), func(tx Tx) error {
 		if err := tx.Insert(&rec, inv.config.FirstUID, inv.config.LastUID); err != nil {
 			return err
+		}
+		if req.Seed != nil {
+			if err := tx.PutSeed(rec.VM.ID, *req.Seed); err != nil {
+				return err
+			}
 		}
 		ref := &api.VMRef{ID: rec.VM.ID, Name: rec.VM.Name}
 		return errors.Join(tx.Event(api.EventVMCreated, ref, rec.VM), tx.Answer(rec.VM))

@@ -248,6 +248,8 @@ type Store interface {
 	VMs() ([]api.VM, int64)
 	// FindVM returns a VM by uuid or name.
 	FindVM(ident string) (api.VM, bool)
+	// Seed returns the seed of a VM, or nil if it has none.
+	Seed(ctx context.Context, id string) (*api.Seed, error)
 }
 
 // Tx is one transaction.
@@ -256,6 +258,8 @@ type Tx interface {
 	// *api.Error with CodeExists or CodeLimitExceeded.
 	Insert(r *Record, first, last uint32) error
 	Put(r Record) error
+	// PutSeed gives a VM a seed, which goes with the VM.
+	PutSeed(id string, seed api.Seed) error
 	Delete(id string) error
 	PutTask(t api.Task) error
 	// Event adds to the journal.

@@ -54,6 +54,10 @@ func (inv *Inventory) createRun(rec Record) (*Files, Handle, uint64, error) {
 	if err != nil {
 		return nil, nil, 0, err
 	}
+	if files.seed, err = inv.openSeed(rec.VM); err != nil {
+		files.Close()
+		return nil, nil, 0, err
+	}
 	h, id, err := inv.kernel.Create(rec.VM.ID, rec.VM.Name)
 	if errors.Is(err, ErrRunExists) {
 		if err = inv.destroyStale(rec.VM.ID); err == nil {

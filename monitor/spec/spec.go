@@ -20,8 +20,8 @@ const (
 	MaxMemory  = 1 << 40  // bytes
 	MemoryStep = 4096     // bytes: memory is a multiple of it
 	MaxCmdline = 2047     // bytes, without a final NUL
-	MaxDisks   = 16
-	MaxDiskID  = 20 // bytes
+	MaxDisks   = 17       // 16 of the VM, and that of its seed
+	MaxDiskID  = 20       // bytes
 	MaxNICs    = 8
 )
 
@@ -34,7 +34,7 @@ var (
 	ErrNUL     = errors.New("command line contains a NUL byte")
 	ErrPolicy  = errors.New("policy on reset is not known")
 	ErrConsole = errors.New("console is not known")
-	ErrDisks   = errors.New("more than 16 disks")
+	ErrDisks   = errors.New("more than 17 disks")
 	ErrDiskID  = errors.New("identity of a disk must be at most 20 printable ASCII bytes")
 	ErrNICs    = errors.New("more than 8 network cards")
 	ErrMAC     = errors.New("address of a network card must be one station's, and not zero")

@@ -48,7 +48,7 @@ func TestBadSpecs(t *testing.T) {
 		{"firmware with a command line", func(s *spec.Spec) { s.Firmware = true }, spec.ErrBoot},
 		{"no policy", func(s *spec.Spec) { s.OnReset = 0 }, spec.ErrPolicy},
 		{"unknown console", func(s *spec.Spec) { s.Console = 2 }, spec.ErrConsole},
-		{"many disks", func(s *spec.Spec) { s.Disks = make([]spec.Disk, 17) }, spec.ErrDisks},
+		{"many disks", func(s *spec.Spec) { s.Disks = make([]spec.Disk, 18) }, spec.ErrDisks},
 		{"disk without a backend", func(s *spec.Spec) { s.Disks[0].Backend = 0 }, spec.ErrBackend},
 		{"two disks of one backend", func(s *spec.Spec) { s.Disks[1].Backend = 7 }, spec.ErrBackend},
 		{"many network cards", func(s *spec.Spec) { s.NICs = make([]spec.NIC, 9) }, spec.ErrNICs},

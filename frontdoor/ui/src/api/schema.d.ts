@@ -146,6 +146,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/vms/{id}/seed": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is in a VM's seed: for admins, since it may hold secrets */
+        get: operations["getSeed"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/vms/{id}:consoleToken": {
         parameters: {
             query?: never;
@@ -411,7 +428,7 @@ export interface components {
              * @description Stable name of the kind of error
              * @enum {string}
              */
-            code: "invalidRequest" | "unknownField" | "nameInvalid" | "notFound" | "conflict" | "exists" | "stateConflict" | "preconditionFailed" | "preconditionRequired" | "unauthenticated" | "forbidden" | "tooLarge" | "limitExceeded" | "bootFileMissing" | "bootFileInvalid" | "diskMissing" | "diskInvalid" | "diskInUse" | "networkMissing" | "networkInvalid" | "initrdTooLarge" | "memoryInvalid" | "vcpusInvalid" | "cmdlineTooLong" | "idempotencyConflict" | "idempotencyInFlight" | "signatureMissing" | "signatureInvalid" | "signatureStale" | "signatureReplayed" | "sessionUnknown" | "monitorFailed" | "kernelFailed" | "methodNotAllowed" | "unavailable" | "internal";
+            code: "invalidRequest" | "unknownField" | "nameInvalid" | "notFound" | "conflict" | "exists" | "stateConflict" | "preconditionFailed" | "preconditionRequired" | "unauthenticated" | "forbidden" | "tooLarge" | "limitExceeded" | "bootFileMissing" | "bootFileInvalid" | "diskMissing" | "diskInvalid" | "diskInUse" | "networkMissing" | "networkInvalid" | "seedInvalid" | "seedTooLarge" | "initrdTooLarge" | "memoryInvalid" | "vcpusInvalid" | "cmdlineTooLong" | "idempotencyConflict" | "idempotencyInFlight" | "signatureMissing" | "signatureInvalid" | "signatureStale" | "signatureReplayed" | "sessionUnknown" | "monitorFailed" | "kernelFailed" | "methodNotAllowed" | "unavailable" | "internal";
             /** @description What happened, for people */
             detail: string;
             /** @description Each offending field */
@@ -455,6 +472,28 @@ export interface components {
         Root: {
             /** @description Names of what this server can do; the list only grows */
             features: string[];
+        };
+        Seed: {
+            /** @description Left out, it names the VM's uuid as instance-id and its name as local-hostname */
+            metaData?: string;
+            /** @description Addresses, in a form of cloud-init's; left out, the guest asks DHCP */
+            networkConfig?: string;
+            /** @description What cloud-init is to do: #cloud-config, a script, or MIME parts. The three texts are at most 64 KiB together, and hold no NUL */
+            userData?: string;
+        };
+        SeedSize: {
+            /**
+             * Format: int64
+             * @description 0: the VM's uuid and name are told
+             */
+            metaDataBytes: number;
+            /**
+             * Format: int64
+             * @description 0: the guest asks DHCP
+             */
+            networkConfigBytes: number;
+            /** Format: int64 */
+            userDataBytes: number;
         };
         SessionData: {
             principal: string;
@@ -552,6 +591,8 @@ export interface components {
             id: string;
             /** @description Unique on this host */
             name: string;
+            /** @description Of its seed, if it has one; what is in it only an admin sees: getSeed */
+            seed?: components["schemas"]["SeedSize"];
             spec: components["schemas"]["VMSpec"];
             status: components["schemas"]["VMStatus"];
             /**
@@ -562,6 +603,8 @@ export interface components {
         };
         VMCreate: {
             name: string;
+            /** @description For the guest's cloud-init: one more disk, read-only and behind the others, of the form NoCloud */
+            seed?: components["schemas"]["Seed"];
             spec: components["schemas"]["VMSpec"];
         };
         VMList: {
@@ -1019,6 +1062,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["TaskAccepted"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getSeed: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "Cache-Control"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Seed"];
                 };
             };
             /** @description Error */
