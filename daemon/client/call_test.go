@@ -40,6 +40,7 @@ func TestCallsOnTheSocket(t *testing.T) {
 	ctx := t.Context()
 	calls := []func() error{
 		func() error { _, err := c.VM(ctx, "web"); return err },
+		func() error { _, err := c.Seed(ctx, "web"); return err },
 		func() error { _, err := c.DeleteVM(ctx, "web"); return err },
 		func() error { _, err := c.PowerOn(ctx, "web"); return err },
 		func() error { _, err := c.PowerOff(ctx, "web"); return err },
@@ -63,7 +64,7 @@ func TestCallsOnTheSocket(t *testing.T) {
 		}
 	}
 	want := []string{
-		"GET /v1/vms/web", "DELETE /v1/vms/web", "POST /v1/vms/web:powerOn", "POST /v1/vms/web:powerOff",
+		"GET /v1/vms/web", "GET /v1/vms/web/seed", "DELETE /v1/vms/web", "POST /v1/vms/web:powerOn", "POST /v1/vms/web:powerOff",
 		"POST /v1/vms/web:reset", `POST /v1/vms/web:consoleToken {"mode":"ro"}`, "GET /v1/tasks/t1", "GET /v1/host",
 		"GET /v1", "GET /v1/whoami", "GET /v1/vms?cursor=a+b&limit=5",
 		`POST /v1/vms {"name":"web","spec":{"vcpus":1,"memoryBytes":536870912,"boot":{"kernel":"vmlinuz"},"console":"serial","onReset":"restart","onPoweroff":"stop","onCrash":"stop"}}`,

@@ -38,6 +38,20 @@ func (c *Client) VM(ctx context.Context, vm string) (*api.VM, error) {
 	return out, nil
 }
 
+// Seed returns what is in a VM's seed. ErrNotFound: it has none; ErrForbidden: it is not
+// for everyone who sees the VM.
+func (c *Client) Seed(ctx context.Context, vm string) (*api.Seed, error) {
+	path, err := vmPath(vm, "/seed")
+	if err != nil {
+		return nil, err
+	}
+	out := new(api.Seed)
+	if err := c.do(ctx, call{method: http.MethodGet, path: path}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // VMs walks all VMs by name. An error ends the walk.
 func (c *Client) VMs(ctx context.Context) iter.Seq2[api.VM, error] {
 	return pages(ctx, func(ctx context.Context, cursor string) ([]api.VM, string, error) {
@@ -125,9 +139,9 @@ func (c *Client) ConsoleToken(ctx context.Context, vm string, mode api.ConsoleMo
 	return out, nil
 }
 
-func vmPath(vm, verb string) (string, error) {
+func vmPath(vm, rest string) (string, error) {
 	if !api.ValidIdent(vm) {
 		return "", &Error{Code: api.CodeNameInvalid, Detail: fmt.Sprintf("%q is neither a VM's name nor a uuid", vm)}
 	}
-	return "/v1/vms/" + vm + verb, nil
+	return "/v1/vms/" + vm + rest, nil
 }

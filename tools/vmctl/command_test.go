@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -34,7 +36,7 @@ data: {"seq":44,"time":"2026-11-24T11:57:50Z","kind":"auth.refused","data":{"cod
 // TestOutput holds what each command prints, as a table and as JSON.
 func TestOutput(t *testing.T) {
 	cases := []struct{ name, line string }{
-		{"vm-list", "vm list"}, {"vm-show", "vm show web"}, {"vm-show-off", "vm show db"},
+		{"vm-list", "vm list"}, {"vm-seed", "vm seed web"}, {"vm-show", "vm show web"}, {"vm-show-off", "vm show db"},
 		{"vm-create", "vm create new --kernel vmlinuz --initrd i --cmdline quiet --vcpus 4 --memory 2G --on-reset stop"},
 		{"vm-create-disk", "vm create new --disk debian.img"},
 		{"vm-create-start", "vm create new --kernel vmlinuz --start"},
@@ -100,6 +102,37 @@ func TestCreateSendsTheSpec(t *testing.T) {
 	want := `POST /v1/vms {"name":"new","spec":{"vcpus":3,"memoryBytes":268435456,"boot":{"kernel":"k"},"disks":[{"path":"d.img","serial":"a b"},{"path":"e.img","readOnly":true}],"nics":[{"bridge":"br0"},{"bridge":"br1","mac":"52:54:00:00:00:01"}],"console":"virtio","onReset":"restart","onPoweroff":"stop","onCrash":"restart"}}`
 	if s.saw() != want {
 		t.Errorf("the server saw %s, want %s", s.saw(), want)
+	}
+}
+
+// TestCreateSendsTheSeed: files here, and nothing where none is named.
+func TestCreateSendsTheSeed(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	s := newStub(t)
+	u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
+	out, errOut, status := u.run("vm", "create", "new", "--kernel", "k", "--user-data", file("u", "#cloud-config\n"), "--network-config", file("n", "version: 2\n"))
+	if status != 0 || !strings.HasSuffix(s.saw(), `,"seed":{"userData":"#cloud-config\n","networkConfig":"version: 2\n"}}`) {
+		t.Errorf("%d %s%s: the server saw %s", status, out, errOut, s.saw())
+	}
+	for _, c := range []struct{ flag, path, want string }{
+		{"--user-data", dir + "/none", "no such file"},
+		{"--meta-data", file("long", strings.Repeat("x", api.MaxSeed+1)), "is larger than 64 KiB"},
+		{"--network-config", file("binary", "\x1f\x8b"), "is no text in UTF-8"},
+		{"--user-data", dir, "is a directory"},
+	} {
+		if _, errOut, status := u.run("vm", "create", "bad", "--kernel", "k", c.flag, c.path); status != 2 || !strings.Contains(errOut, c.flag+": ") || !strings.Contains(errOut, c.want) {
+			t.Errorf("%s %s: status %d, error %q", c.flag, c.path, status, errOut)
+		}
+	}
+	if strings.Contains(s.saw(), "bad") {
+		t.Errorf("the server saw %s", s.saw())
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 
 func (p *program) vmCommand() *cobra.Command {
 	return p.group(&cobra.Command{Use: "vm", Short: "Create, list, power and delete VMs"},
-		p.vmList(), p.vmShow(), p.vmCreate(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmShutdown(), p.vmReset(), p.vmPause(), p.vmResume())
+		p.vmList(), p.vmShow(), p.vmSeed(), p.vmCreate(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmShutdown(), p.vmReset(), p.vmPause(), p.vmResume())
 }
 
 func (p *program) vmList() *cobra.Command {
@@ -101,6 +101,7 @@ func (p *program) showVM(vm *api.VM) error {
 		[2]string{"Cmdline", vm.Spec.Boot.Cmdline},
 		[2]string{"Disks", strings.Join(disks, ", ")},
 		[2]string{"Networks", strings.Join(nics, ", ")},
+		[2]string{"Seed", seedLine(vm.Seed)},
 		[2]string{"Console", string(vm.Spec.Console)},
 		[2]string{"On reset", string(vm.Spec.OnReset)},
 		[2]string{"On poweroff", string(vm.Spec.OnPoweroff)},
@@ -185,15 +186,17 @@ func (p *program) vmCreate() *cobra.Command {
 		onCrash string
 		disks   []string
 		nics    []string
+		seed    seedFiles
 		start   bool
 		task    waiting
 	)
 	cmd := &cobra.Command{
 		Use: "create NAME --kernel FILE [flags]", Short: "Create a VM", Args: words(1, 1),
-		Long: "Create a VM. Files are paths in the host's boot folder, those of disks in\nits folder of disks. The VM is off unless --start is given.",
+		Long: "Create a VM. Files are paths in the host's boot folder, those of disks in\nits folder of disks; those of a seed are read here. The VM is off unless --start\nis given.",
 		Example: "  vmctl vm create web --kernel vmlinuz --initrd initrd.img --memory 1G\n" +
 			"  vmctl vm create web --kernel vmlinuz --cmdline 'console=ttyS0' --start\n" +
-			"  vmctl vm create web --kernel vmlinuz --disk web.img --disk tools.img,ro",
+			"  vmctl vm create web --kernel vmlinuz --disk web.img --disk tools.img,ro\n" +
+			"  vmctl vm create web --disk debian.img --nic br0 --user-data web.yaml",
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: p.with(func(ctx context.Context, c *client.Client, args []string) error {
 			bytes, err := parseSize(memory)
@@ -216,7 +219,11 @@ func (p *program) vmCreate() *cobra.Command {
 			}
 			spec.OnPoweroff, spec.OnCrash = api.EndPolicy(onOff), api.EndPolicy(onCrash)
 			spec.MemoryBytes, spec.OnReset, spec.Console = bytes, api.ResetPolicy(onReset), api.ConsoleKind(console)
-			vm, err := c.CreateVM(ctx, api.VMCreate{Name: args[0], Spec: spec})
+			texts, err := seed.read()
+			if err != nil {
+				return usageError{err}
+			}
+			vm, err := c.CreateVM(ctx, api.VMCreate{Name: args[0], Spec: spec, Seed: texts})
 			if err != nil {
 				return err
 			}
@@ -243,6 +250,7 @@ func (p *program) vmCreate() *cobra.Command {
 	flags.StringVar(&spec.Boot.Cmdline, "cmdline", "", "kernel command line")
 	flags.StringArrayVar(&disks, "disk", nil, "raw image in the host's folder of disks: FILE[,ro][,serial=TEXT]; may be repeated")
 	flags.StringArrayVar(&nics, "nic", nil, "network card on a bridge of the host: BRIDGE[,mac=ADDRESS]; may be repeated")
+	seed.flags(flags)
 	flags.StringVar(&console, "console", string(spec.Console), "the guest's device that is the console: serial or virtio")
 	flags.StringVar(&onReset, "on-reset", string(spec.OnReset), "what a reset by the guest does: restart or stop")
 	flags.StringVar(&onOff, "on-poweroff", string(spec.OnPoweroff), "what a power-off by the guest leads to: stop or restart")
