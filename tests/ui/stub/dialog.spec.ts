@@ -30,6 +30,40 @@ test("create checks while typing, shows the lines, and goes to the VM", async ({
   await expect(page.getByRole("heading", { name: "web-2" })).toBeVisible();
 });
 
+test("a seed is typed or chosen, and only an admin sees it again", async ({ page, pull, enter }) => {
+  await pull("reset");
+  await enter();
+  await page.getByRole("button", { name: "Create VM" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByRole("textbox", { name: "Name", exact: true }).fill("seeded");
+  await dialog.getByRole("textbox", { name: "Disks" }).fill("debian.img");
+  const user = dialog.getByRole("textbox", { name: "User data", exact: true });
+  const [chooser] = await Promise.all([
+    page.waitForEvent("filechooser"),
+    dialog.getByRole("button", { name: "Choose file" }).first().click(),
+  ]);
+  await chooser.setFiles({ name: "big.yaml", mimeType: "text/yaml", buffer: Buffer.alloc(65537, "x") });
+  await expect(dialog.getByText("That is no file of at most 64 KiB")).toBeVisible();
+  await chooser.setFiles({ name: "web.yaml", mimeType: "text/yaml", buffer: Buffer.from("#cloud-config\npassword: hunter2\n") });
+  await expect(user).toHaveValue("#cloud-config\npassword: hunter2\n");
+  await expect(dialog.getByRole("textbox", { name: "File of the user data" })).toHaveValue("web.yaml");
+  const network = dialog.getByRole("textbox", { name: "Network configuration", exact: true });
+  await network.fill("x".repeat(65536));
+  await expect(dialog.getByText("At most 64 KiB with the other text").first()).toBeVisible();
+  await network.fill("version: 2\n");
+  await expect(dialog.getByLabel("As a vmctl line")).toContainText("--disk debian.img --user-data user-data --network-config network-config");
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await expect(page.getByText("user-data (32 bytes), network-config (11 bytes)")).toBeVisible();
+  await expect(page.getByText("hunter2")).toBeHidden();
+  await page.getByRole("button", { name: "Show what is in the seed" }).click();
+  await expect(page.getByRole("dialog", { name: "Seed of seeded" })).toContainText("password: hunter2");
+  await page.getByRole("dialog").getByText("Close", { exact: true }).click();
+  await pull("roles", { roles: ["operator"] });
+  await page.reload();
+  await expect(page.getByText("user-data (32 bytes), network-config (11 bytes)")).toBeVisible();
+  await expect(page.getByRole("button", { name: "Show what is in the seed" })).toBeHidden();
+});
+
 test("what the server finds wrong is shown in the dialog, with code and request", async ({ page, pull, enter }) => {
   await pull("reset");
   await enter();

@@ -48,7 +48,7 @@ async function steer(world, auth, consoles, url, req, res) {
       consoles.clear();
       break;
     case "vm":
-      world.create(body.name, body.spec ?? {}, body.status ?? {});
+      world.create(body.name, body.spec ?? {}, body.status ?? {}, body.seed);
       break;
     case "stop": // the guest or the kernel ended a run
       world.stopped(world.find(body.name), body.reason, body.detail ?? "");

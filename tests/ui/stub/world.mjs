@@ -16,6 +16,7 @@ export class World {
     for (const timer of this.timers ?? []) clearTimeout(timer);
     this.dropStreams();
     this.vms = new Map();
+    this.seeds = new Map();
     this.tasks = [];
     this.events = [];
     this.tokens = new Map();
@@ -39,7 +40,7 @@ export class World {
     return this.vms.get(ident) ?? [...this.vms.values()].find((vm) => vm.name === ident);
   }
 
-  create(name, spec, status) {
+  create(name, spec, status, seed) {
     const now = new Date().toISOString();
     const state = status.state ?? "off";
     const vm = {
@@ -51,6 +52,11 @@ export class World {
       status: { state, since: now, allowed: allowed[state], ...(state === "running" && { runId: ++this.run }), ...status },
       createdAt: now, updatedAt: now,
     };
+    if (seed) {
+      this.seeds.set(vm.id, seed);
+      const bytes = (text) => Buffer.byteLength(text ?? "");
+      vm.seed = { userDataBytes: bytes(seed.userData), metaDataBytes: bytes(seed.metaData), networkConfigBytes: bytes(seed.networkConfig) };
+    }
     this.vms.set(vm.id, vm);
     this.emit("vm.created", vm, vm);
     return vm;
@@ -117,7 +123,7 @@ export class World {
       case "GET tasks":
         return sendJSON(res, 200, { items: this.#tasksOf(url.searchParams.get("vm")), eventSeq: this.seq });
       case "GET vms":
-        return this.#list(url, res);
+        return ident ? this.#seed(ident, res) : this.#list(url, res);
       case "POST vms":
         return ident ? this.#verb(ident, verb, req, res) : this.#post(await readJSON(req), res);
       case "DELETE vms":
@@ -135,6 +141,13 @@ export class World {
     sendJSON(res, 200, { items, eventSeq: this.seq, ...(at + 5 < all.length && { nextCursor: String(at + 5) }) });
   }
 
+  /** The one path below a VM that is read. */
+  #seed(ident, res) {
+    const seed = this.seeds.get(this.find(ident)?.id);
+    if (!this.roles.includes("admin")) return problem(res, 403, "forbidden", "local:admin may not seed here");
+    return seed ? sendJSON(res, 200, seed) : problem(res, 404, "notFound", "the VM has no seed");
+  }
+
   #tasksOf(vm) {
     return this.tasks.filter((t) => !vm || t.vm.id === vm).slice(-100).reverse();
   }
@@ -145,7 +158,7 @@ export class World {
       const errors = [{ location: "body.spec.boot.kernel", message: "no such file" }];
       return problem(res, 422, "bootFileMissing", "the kernel is not in the boot folder", errors);
     }
-    sendJSON(res, 201, this.create(body.name, body.spec, {}));
+    sendJSON(res, 201, this.create(body.name, body.spec, {}, body.seed));
   }
 
   async #verb(ident, verb, req, res) {

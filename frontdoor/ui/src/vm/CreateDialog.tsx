@@ -18,9 +18,13 @@ import type { VMs } from "../live/reduce";
 import { CommandLines } from "../ui/CommandLines";
 import { ProblemAlert } from "../ui/ProblemAlert";
 import { createVM } from "./ask";
-import { checkDraft, type Draft, emptyDraft, specOf } from "./draft";
+import { checkDraft, type Draft, emptyDraft, seedOf, specOf } from "./draft";
 import { createLines } from "./equivalent";
+import { SeedField } from "./SeedField";
 import type { Finding } from "./validate";
+
+const userDataHelp = "What the guest’s cloud-init does at its first boot: users, keys, packages. Only administrators see it again";
+const networkConfigHelp = "Its addresses, also for cloud-init; without one it asks DHCP";
 
 export default function CreateDialog({ vms, onClose }: { vms: readonly VM[]; onClose: () => void }) {
   const host = useHost().data;
@@ -39,10 +43,11 @@ export default function CreateDialog({ vms, onClose }: { vms: readonly VM[]; onC
     // What is missing is said when the form is sent, not before it was typed.
     return tried || touched[field] || (finding && "warning" in finding) ? finding : undefined;
   };
+  const seed = seedOf(draft);
   const submit = (event: FormEvent) => {
     event.preventDefault();
     setTried(true);
-    if (!bad && !create.isPending) create.mutate({ name: draft.name, spec: specOf(draft) });
+    if (!bad && !create.isPending) create.mutate({ name: draft.name, spec: specOf(draft), ...(seed && { seed }) });
   };
   return (
     <Modal isOpen variant="medium" onClose={onClose} aria-labelledby="create-title">
@@ -81,6 +86,15 @@ export default function CreateDialog({ vms, onClose }: { vms: readonly VM[]; onC
             />
             <Help id="nics" finding={shown("nics")} help="Bridges of the host that VMs may be on, one a line: br0 or br0,mac=52:54:00:12:34:56" />
           </FormGroup>
+          <SeedField
+            label="User data" id="userData" value={draft.userData} finding={shown("userData")} onChange={set("userData")}
+            help={(finding) => <Help id="userData" finding={finding} help={userDataHelp} />}
+          />
+          <SeedField
+            label="Network configuration" id="networkConfig" value={draft.networkConfig} finding={shown("networkConfig")}
+            onChange={set("networkConfig")}
+            help={(finding) => <Help id="networkConfig" finding={finding} help={networkConfigHelp} />}
+          />
           <FormGroup label="Console" fieldId="console">
             <FormSelect id="console" value={draft.console} onChange={(_, value) => set("console")(value)}>
               <FormSelectOption value="serial" label="Serial port (ttyS0)" />
@@ -103,7 +117,7 @@ export default function CreateDialog({ vms, onClose }: { vms: readonly VM[]; onC
             {bad ? (
               <p className="vmctl-small">Shown when the form is complete.</p>
             ) : (
-              <CommandLines lines={createLines(draft.name, specOf(draft))} />
+              <CommandLines lines={createLines(draft.name, specOf(draft), seed)} />
             )}
           </FormGroup>
         </Form>

@@ -10,6 +10,7 @@ import type { BootSpec, DiskSpec, NICSpec, VM } from "../api/model";
 import { CommandLines } from "../ui/CommandLines";
 import { Exact, When } from "../ui/When";
 import { createLines } from "./equivalent";
+import { Seed } from "./Seed";
 import { stopText } from "./stop";
 import { formatBytes } from "./validate";
 
@@ -47,6 +48,7 @@ export function Summary({ vm }: { vm: VM }) {
             <Boot boot={spec.boot ?? {}} />
             <Item term="Disks">{spec.disks?.length ? <Disks disks={spec.disks} /> : "none"}</Item>
             <Item term="Network cards">{spec.nics?.length ? <NICs nics={spec.nics} /> : "none"}</Item>
+            <Item term="Seed">{vm.seed ? <Seed vm={vm} size={vm.seed} /> : "none"}</Item>
             <Item term="Console">{spec.console === "virtio" ? "virtio (hvc0)" : "serial port (ttyS0)"}</Item>
             <Item term="When the guest resets">{spec.onReset === "stop" ? "power off" : "boot again"}</Item>
             <Item term="When it powers off">{spec.onPoweroff === "restart" ? "power on again" : "stay off"}</Item>
@@ -72,6 +74,7 @@ export function Summary({ vm }: { vm: VM }) {
         <CardTitle component="h2">Another like it</CardTitle>
         <CardBody>
           <CommandLines lines={createLines(vm.name, another)} />
+          {vm.seed && <p className="vmctl-small">Without its seed, which may hold secrets.</p>}
         </CardBody>
       </Card>
     </div>

@@ -2,7 +2,7 @@
 // Asks the server to do something with a VM.
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { api, newKey, take } from "../api/client";
-import type { ConsoleMode, Task, Verb, VM, VMSpec } from "../api/model";
+import type { ConsoleMode, Seed, Task, Verb, VM, VMSpec } from "../api/model";
 import { tasksKey, withTask } from "../live/lists";
 import type { Tasks } from "../live/reduce";
 
@@ -39,7 +39,7 @@ export function useDeed(vm: VM, deed: Deed) {
 }
 
 /** createVM: a key makes the same request safe to repeat. */
-export const createVM = (body: { name: string; spec: VMSpec }, key: { "Idempotency-Key": string }) =>
+export const createVM = (body: { name: string; spec: VMSpec; seed?: Seed }, key: { "Idempotency-Key": string }) =>
   take(api.POST("/v1/vms", { body, params: { header: key } }));
 
 export const consoleToken = (id: string, mode: ConsoleMode) =>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A VM as it is being typed.
-import type { Host, VM, VMSpec } from "../api/model";
-import { checkCmdline, checkDisks, checkKernel, checkMemory, checkName, checkNICs, checkPath, checkVCPUs, type Draft, type Finding, memoryBytes, parseDisks, parseNICs } from "./validate";
+import type { Host, Seed, VM, VMSpec } from "../api/model";
+import { checkCmdline, checkDisks, checkKernel, checkMemory, checkName, checkNICs, checkPath, checkSeed, checkVCPUs, type Draft, type Finding, memoryBytes, parseDisks, parseNICs } from "./validate";
 
 export type { Draft };
 
@@ -16,6 +16,8 @@ export const emptyDraft: Draft = {
   cmdline: "console=ttyS0",
   disks: "",
   nics: "",
+  userData: "",
+  networkConfig: "",
   console: "serial",
   onReset: "restart",
   onCrash: "stop",
@@ -31,6 +33,8 @@ export function checkDraft(draft: Draft, vms: readonly VM[], host?: Host): Parti
     cmdline: checkCmdline(draft.cmdline),
     disks: checkDisks(draft.disks),
     nics: checkNICs(draft.nics),
+    userData: checkSeed(draft.userData, draft.networkConfig),
+    networkConfig: checkSeed(draft.networkConfig, draft.userData),
   };
 }
 
@@ -55,4 +59,10 @@ export function specOf(draft: Draft): VMSpec {
     onPoweroff: "stop",
     onCrash: draft.onCrash,
   };
+}
+
+/** seedOf is undefined where nothing is said: the VM has no seed then. */
+export function seedOf({ userData, networkConfig }: Pick<Draft, "userData" | "networkConfig">): Seed | undefined {
+  if (!userData && !networkConfig) return undefined;
+  return { ...(userData && { userData }), ...(networkConfig && { networkConfig }) };
 }

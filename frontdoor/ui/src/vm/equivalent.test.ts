@@ -37,6 +37,15 @@ describe("createLines", () => {
     const body = execFileSync("sh", ["-c", `set -- ${lines.curl.replace(/^curl/, "")}; printf %s "$6"`]).toString();
     expect(JSON.parse(body)).toEqual({ name: "web", spec });
   });
+  it("reads a seed from files, and sends it as it is", () => {
+    const seed = { userData: "#cloud-config\npassword: it's\n", networkConfig: "version: 2\n" };
+    const lines = createLines("web", { ...spec, boot: { kernel: "k" } }, seed);
+    expect(lines.vmctl).toBe(
+      "vmctl vm create web --vcpus 2 --memory 512M --kernel k --user-data user-data --network-config network-config",
+    );
+    const body = execFileSync("sh", ["-c", `set -- ${lines.curl.replace(/^curl/, "")}; printf %s "$6"`]).toString();
+    expect(JSON.parse(body)).toHaveProperty("seed", seed);
+  });
   it("leaves out what is not there", () => {
     const lines = createLines("web", { ...spec, memoryBytes: 2 ** 31, onReset: "stop", boot: { kernel: "k" } });
     expect(lines.vmctl).toBe("vmctl vm create web --vcpus 2 --memory 2G --kernel k --on-reset stop");

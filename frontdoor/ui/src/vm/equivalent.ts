@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The command lines that do what a form or a button does: nothing here is done
 // that the API does not offer to everyone.
-import type { DiskSpec, Verb, VMSpec } from "../api/model";
+import type { DiskSpec, Seed, Verb, VMSpec } from "../api/model";
 
 export interface Lines {
   vmctl: string;
@@ -17,7 +17,8 @@ export function quote(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
-export function createLines(name: string, spec: VMSpec): Lines {
+/** createLines: vmctl reads a seed's texts from files, which have cloud-init's names here. */
+export function createLines(name: string, spec: VMSpec, seed?: Seed): Lines {
   const { kernel, initrd, cmdline } = spec.boot ?? {};
   const words = ["vmctl vm create", quote(name), "--vcpus", spec.vcpus, "--memory", memory(spec.memoryBytes)];
   if (kernel) words.push("--kernel", quote(kernel));
@@ -25,11 +26,13 @@ export function createLines(name: string, spec: VMSpec): Lines {
   if (cmdline) words.push("--cmdline", quote(cmdline));
   for (const disk of spec.disks ?? []) words.push("--disk", quote(diskWord(disk)));
   for (const nic of spec.nics ?? []) words.push("--nic", quote(nic.bridge + (nic.mac ? `,mac=${nic.mac}` : "")));
+  if (seed?.userData) words.push("--user-data user-data");
+  if (seed?.networkConfig) words.push("--network-config network-config");
   if (spec.console && spec.console !== "serial") words.push("--console", spec.console);
   if (spec.onReset && spec.onReset !== "restart") words.push("--on-reset", spec.onReset);
   if (spec.onPoweroff && spec.onPoweroff !== "stop") words.push("--on-poweroff", spec.onPoweroff);
   if (spec.onCrash && spec.onCrash !== "stop") words.push("--on-crash", spec.onCrash);
-  const body = JSON.stringify({ name, spec });
+  const body = JSON.stringify({ name, spec, ...(seed && { seed }) });
   return {
     vmctl: words.join(" "),
     curl: `${curl} -H 'Content-Type: application/json' -d ${quote(body)} ${host}/v1/vms`,

@@ -7,6 +7,7 @@ import {
   checkMemory,
   checkName,
   checkPath,
+  checkSeed,
   checkVCPUs,
   formatBytes,
   memoryBytes,
@@ -45,6 +46,17 @@ describe("parseDisks", () => {
   it.each(["a.img,rw", "../a.img", ",ro", "a.img\na.img,ro", `a.img,serial=${"x".repeat(21)}`, "a.img,serial=é",
     Array.from({ length: 17 }, (_, i) => `d${i}`).join("\n")])("refuses %j", (text) =>
     expect(parseDisks(text)).toHaveProperty("problem"));
+});
+
+describe("checkSeed", () => {
+  it.each([["", ""], ["#cloud-config\n", ""], ["x".repeat(2 ** 15), "é".repeat(2 ** 14)], ["", "x".repeat(2 ** 16 + 1)]])(
+    "takes what fits, and blames the other for what does not",
+    (text, other) => expect(checkSeed(text, other)).toBeUndefined(),
+  );
+  it.each([["a\0", ""], ["x".repeat(2 ** 16 + 1), ""], ["x".repeat(2 ** 15), "é".repeat(2 ** 14) + "x"]])(
+    "refuses NUL and what is too long in bytes",
+    (text, other) => expect(checkSeed(text, other)).toHaveProperty("problem"),
+  );
 });
 
 describe("parseNICs", () => {

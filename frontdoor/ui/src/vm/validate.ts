@@ -13,6 +13,7 @@ export const limits = {
   disks: 16,
   serial: 20,
   nics: 8,
+  seed: 64 * 2 ** 10,
 } as const;
 
 export interface Draft {
@@ -25,6 +26,8 @@ export interface Draft {
   cmdline: string;
   disks: string;
   nics: string;
+  userData: string;
+  networkConfig: string;
   console: "serial" | "virtio";
   onReset: "restart" | "stop";
   onCrash: "restart" | "stop";
@@ -134,6 +137,14 @@ export function parseNICs(text: string): NICSpec[] | { problem: string } {
 export function checkNICs(text: string): Finding {
   const nics = parseNICs(text);
   return "problem" in nics ? nics : undefined;
+}
+
+/** checkSeed looks at one text of a seed; `others` are the rest of it. */
+export function checkSeed(text: string, ...others: string[]): Finding {
+  if (text.includes("\0")) return { problem: "No NUL characters: it is a text." };
+  const size = [text, ...others].reduce((sum, t) => sum + encoder.encode(t).length, 0);
+  if (text !== "" && size > limits.seed) return { problem: `At most 64 KiB with the other text; this is ${formatBytes(size)}.` };
+  return undefined;
 }
 
 export function checkCmdline(cmdline: string): Finding {
