@@ -5,11 +5,15 @@
 package vmtest_test
 
 import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +23,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"vmctl/abi"
+	"vmctl/daemon/seed"
 	"vmctl/monitor/ctl"
 	"vmctl/monitor/spec"
 	"vmctl/tests/vmtest"
@@ -94,13 +99,7 @@ const debian = "build/guest/debian.img"
 // bootDebian starts a VM with a copy of that disk, and logs in when it may.
 func bootDebian(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
 	t.Helper()
-	disk := filepath.Join(t.TempDir(), "debian")
-	if out, err := exec.Command("cp", "--sparse=always", debian, disk).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	c.Firmware, c.Memory = seaBIOS, 512<<20
-	c.Disks = append([]vmtest.Disk{{Path: disk}}, c.Disks...)
-	v, s := vmtest.Boot(t, c)
+	v, s := startDebian(t, c)
 	began := time.Now()
 	login(s, c.Console)
 	t.Logf("login after %v", time.Since(began))
@@ -110,6 +109,18 @@ func bootDebian(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
 	s.Expect("root@guest:~#")
 	s.Run("PS1=; stty -echo; dmesg -n 1")
 	return v, s
+}
+
+// startDebian starts a VM with a copy of that disk.
+func startDebian(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
+	t.Helper()
+	disk := filepath.Join(t.TempDir(), "debian")
+	if out, err := exec.Command("cp", "--sparse=always", debian, disk).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	c.Firmware, c.Memory = seaBIOS, 512<<20
+	c.Disks = append([]vmtest.Disk{{Path: disk}}, c.Disks...)
+	return vmtest.Boot(t, c)
 }
 
 // login waits for the question for a name on the VM's console. The serial port shows
@@ -131,6 +142,7 @@ func TestDebian(t *testing.T) {
 		{"login on the other", "systemctl is-active serial-getty@ttyS0", "active"},
 		{"system", "systemctl is-system-running --wait", "running"},
 		{"failed units", "systemctl --failed --no-legend", ""},
+		{"cloud-init without a seed", "systemctl is-active cloud-init.target", "inactive"},
 		{"virtualisation", "systemd-detect-virt", "kvm"},
 		{"random writes, read back", "fio --name=x --filename=/var/tmp/x --size=16m --rw=randwrite --bs=4k --verify=crc32c >/dev/null 2>&1 && echo same", "same"},
 	} {
@@ -169,6 +181,59 @@ func TestDebian(t *testing.T) {
 	}
 	end(t, v, abi.ReasonPoweroff)
 	t.Logf("off %v after the button", time.Since(began))
+}
+
+// Its cloud-init finds the disk that the daemon makes of a seed, and takes from there its
+// name, a user with a key, and its address: nobody answers DHCP here.
+func TestDebianSeed(t *testing.T) {
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const addr = "192.168.77.3"
+	disk, err := os.Create(filepath.Join(t.TempDir(), "seed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = seed.Write(disk, seed.Texts{
+		UserData: "#cloud-config\nssh_genkeytypes: [ed25519]\nusers:\n- name: alice\n  ssh_authorized_keys:\n  - " +
+			string(ssh.MarshalAuthorizedKey(key.PublicKey())),
+		MetaData: seed.DefaultMetaData("00000000-0000-4000-8000-000000000001", "seeded"),
+		NetworkConfig: fmt.Sprintf("version: 2\nethernets:\n  nic:\n    match: {macaddress: %q}\n    addresses: [%s/24]\n",
+			net.HardwareAddr(guestMAC[:]), addr),
+	})
+	if err := errors.Join(err, disk.Close()); err != nil {
+		t.Fatal(err)
+	}
+	v, _ := startDebian(t, vmtest.Config{Console: spec.Virtio, NICs: []vmtest.NIC{{Tap: newTap(t), MAC: guestMAC}},
+		Disks: []vmtest.Disk{{Path: disk.Name(), ReadOnly: true, ID: "seed"}}})
+	began := time.Now()
+	alice := account{addr, "alice", ssh.PublicKeys(key)}
+	name := alice.run(t, "hostname")
+	t.Logf("the first login by SSH after %v", time.Since(began))
+	if name != "seeded\n" {
+		t.Errorf("it is called %q", name)
+	}
+	if who := alice.run(t, "id -un"); who != "alice\n" {
+		t.Errorf("the user is %q", who)
+	}
+	if got := alice.run(t, "ip -4 -o addr show scope global"); strings.Count(got, "inet ") != 1 || !strings.Contains(got, "inet "+addr+"/24 ") {
+		t.Errorf("its addresses are %q", got)
+	}
+	const result = "/run/cloud-init/result.json" // which cloud-init's own command takes many seconds to read
+	got := alice.run(t, "while [ ! -e "+result+" ]; do sleep 0.2; done; cat "+result)
+	if !strings.Contains(got, "DataSourceNoCloud [seed=/dev/vdb]") || !strings.Contains(got, `"errors": []`) {
+		t.Errorf("cloud-init says:\n%s", got)
+	}
+	t.Logf("cloud-init is done after %v", time.Since(began))
+	if err := v.Client.Shutdown(v.Context()); err != nil {
+		t.Fatal(err)
+	}
+	end(t, v, abi.ReasonOperator)
 }
 
 // reboots is how often Debian is to do so: make soak asks for more.
@@ -220,15 +285,27 @@ func serveDHCP(t *testing.T, name string) {
 	t.Cleanup(func() { server.Close(); served.Wait() })
 }
 
-// bySSH runs a command in the guest, when it is there, and returns what it printed.
+// bySSH runs a command in the guest as root, when it is there.
 func bySSH(t *testing.T, command string) string {
 	t.Helper()
-	config := &ssh.ClientConfig{User: "root", Auth: []ssh.AuthMethod{ssh.Password("vmctl")},
+	return account{guestAddr, "root", ssh.Password("vmctl")}.run(t, command)
+}
+
+// account is a user of a guest.
+type account struct {
+	addr, user string
+	auth       ssh.AuthMethod
+}
+
+// run runs a command by SSH, when the guest lets the user in, and returns what it printed.
+func (a account) run(t *testing.T, command string) string {
+	t.Helper()
+	config := &ssh.ClientConfig{User: a.user, Auth: []ssh.AuthMethod{a.auth},
 		HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: time.Minute} // the key is the disk's, for anyone to read
 	var client *ssh.Client
 	for deadline := time.Now().Add(vmtest.Timeout); client == nil; time.Sleep(100 * time.Millisecond) {
 		var err error
-		if client, err = ssh.Dial("tcp", guestAddr+":22", config); err != nil && time.Now().After(deadline) {
+		if client, err = ssh.Dial("tcp", a.addr+":22", config); err != nil && time.Now().After(deadline) {
 			t.Fatal(err)
 		}
 	}

@@ -51,6 +51,7 @@ var table = importTable{
 		{"daemon/...", []string{"daemon/...", "monitor/console/proto", "tests/vmtest/..."}, "a test may put parts of its side together, and look at a console"},
 		{"monitor/...", []string{"monitor/...", "tests/vmtest/..."}, "likewise"},
 		{"frontdoor/...", []string{"frontdoor/...", "tests/vmtest/..."}, "likewise"},
+		{"tests/vmtest", []string{"daemon/seed"}, "a guest reads the disk that the daemon makes"},
 		{"tests/kabi", []string{"daemon/vm", "monitor/acpi", "monitor/boot", "monitor/bus", "monitor/legacy", "monitor/mem", "tools/lab/wire"}, "package kern tells of the module in the model's types, the ABI carries a Linux guest, and the lab says where the module lies"},
 	},
 	guards: []guard{

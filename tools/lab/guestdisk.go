@@ -17,8 +17,9 @@ import (
 )
 
 // A disk with a whole Debian, as a guest boots it by its firmware: GRUB, the kernel of
-// Debian's cloud images, systemd, a login on both consoles, DHCP and SSH. Root's
-// password is guestDiskPassword.
+// Debian's cloud images, systemd, a login on both consoles, DHCP and SSH, and a
+// cloud-init that takes itself out of the way where there is no seed. Root's password is
+// guestDiskPassword.
 const (
 	guestDiskSuite    = treeSuite
 	guestDiskPassword = "vmctl"
@@ -28,14 +29,16 @@ const (
 
 var guestDiskPackages = []string{
 	"linux-image-cloud-amd64", "initramfs-tools", "zstd", "grub-pc-bin", "grub-common",
-	"systemd-sysv", "dbus", "udev", "libpam-systemd", "login", "kmod", "iproute2", "iputils-ping", "openssh-server",
+	"systemd-sysv", "dbus", "udev", "libpam-systemd", "login", "kmod", "iproute2", "iputils-ping", "openssh-server", "cloud-init",
 	"fio", "iperf3", "stress-ng",
 }
 
 // guestDiskSetup runs in the finished tree. GRUB's image is made for the gap between the
 // partition table and the one partition; its configuration is a file like any other.
 // Where there is an hvc0 the serial port waits for a key before it asks for a name: both
-// are shown on one console, and would write into each other's words.
+// are shown on one console, and would write into each other's words. cloud-init is told
+// of two sources: it takes a single one to be there, without a look. The file system is
+// as large as it is to be.
 const guestDiskSetup = `set -e
 echo root:` + guestDiskPassword + ` | chpasswd
 echo guest >/etc/hostname
@@ -67,6 +70,10 @@ EOF
 systemctl -q enable systemd-networkd serial-getty@ttyS0 serial-getty@hvc0
 systemctl -q disable apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer
 systemctl -q mask systemd-networkd-wait-online.service
+cat >/etc/cloud/cloud.cfg.d/90_dpkg.cfg <<EOF
+datasource_list: [NoCloud, ConfigDrive, None]
+resize_rootfs: false
+EOF
 echo "PermitRootLogin yes" >/etc/ssh/sshd_config.d/lab.conf
 rm -rf /var/cache/apt /var/lib/apt/lists /etc/machine-id
 touch /etc/machine-id`
