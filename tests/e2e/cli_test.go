@@ -131,12 +131,16 @@ func TestCommandLine(t *testing.T) {
 }
 
 // TestDevices: what a guest writes to its disk is there at its next power-on, and is
-// nobody else's meanwhile; its network card is on the bridge.
+// nobody else's meanwhile; its network card is on the bridge; its seed is one more disk.
 func TestDevices(t *testing.T) {
 	c := login(t)
+	user := filepath.Join(t.TempDir(), "user-data")
+	if err := os.WriteFile(user, []byte("#cloud-config of e2e\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	create := func(name string) {
 		c.ok("vm", "create", name, "--kernel", "vmlinuz", "--initrd", "virtio.img", "--cmdline", "console=hvc0 quiet", "--memory", "256M",
-			"--disk", "scratch.img,serial=e2e", "--nic", "vmbr0", "--console", "virtio")
+			"--disk", "scratch.img,serial=e2e", "--nic", "vmbr0", "--console", "virtio", "--user-data", user)
 	}
 	say := func(typed, answer string) {
 		t.Helper()
@@ -150,12 +154,16 @@ func TestDevices(t *testing.T) {
 	c.refused(1, "diskInUse", "vm", "on", "late")
 	say("", "guest# ")
 	say("cat /sys/block/vda/serial; echo; echo of the $((6*7)) | dd of=/dev/vda conv=sync,fsync 2>/dev/null; echo is $((40+2))\n", `(?m)^e2e\r?\nis 42\r?$`)
+	say("cat /sys/block/vdb/serial; echo; cat /sys/block/vdb/ro; grep -ac '#cloud-config of e2e' /dev/vdb; dd if=/dev/vdb bs=1 skip=32808 count=6 2>/dev/null; echo\n", `(?m)^seed\r?\n1\r?\n1\r?\ncidata\r?$`)
 	say("ip link set eth0 up; ip addr add 192.168.77.2/24 dev eth0; ping -c 3 -W 20 192.168.77.1 | grep -c 'bytes from'\n", `(?m)^3\r?$`)
 	c.ok("vm", "off", "disk")
 	c.ok("vm", "on", "disk")
 	say("", `(?s)(init reached.*guest# .*){2}`) // the console shows the first time, too
 	say("head -n 1 /dev/vda\n", `(?m)^of the 42\r?$`)
 	c.ok("vm", "off", "disk")
+	if out := c.ok("vm", "seed", "disk"); !strings.Contains(out, "#cloud-config of e2e") {
+		t.Errorf("its seed is:\n%s", out)
+	}
 	c.ok("vm", "delete", "disk")
 	c.ok("vm", "delete", "late")
 }
