@@ -131,7 +131,7 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 	if files.Initrd != nil {
 		initrd = int(files.Initrd.Fd())
 	}
-	return m.told(m.client.Configure(ctx, machine, int(run.Fd()), int(files.Kernel.Fd()), initrd))
+	return m.told(m.client.Configure(ctx, machine, int(run.Fd()), int(files.Kernel.Fd()), initrd, -1))
 }
 
 // Start lets the guest run.

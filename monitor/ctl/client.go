@@ -46,7 +46,8 @@ func Dial(path string, events func(Message)) (*Client, error) {
 
 // NewClient takes over a connected socket. events is called for each event, from
 // the receiving goroutine: it must not block and must not call Close. What it
-// gets is a *GuestReset, *VMStopped, *ConsoleOpened, *ConsoleClosed or *DeviceBroken.
+// gets is a *GuestReset, *VMStopped, *ConsoleOpened, *ConsoleClosed,
+// *DeviceBroken or *VsockDial.
 func NewClient(fd int, events func(Message)) (*Client, error) {
 	conn, err := NewConn(fd)
 	if err != nil {
@@ -159,26 +160,30 @@ func (c *Client) Status(ctx context.Context) (*StatusReply, error) {
 	return answer[*StatusReply](c.Call(ctx, Status{}))
 }
 
-// Configure hands over the VM, the kernel and the initrd (-1: none). The
-// caller's descriptors stay its own.
-func (c *Client) Configure(ctx context.Context, s spec.Spec, vm, kernel, initrd int) error {
-	fds := []int{vm, kernel}
-	if initrd >= 0 {
-		fds = append(fds, initrd)
-	}
-	_, err := c.Call(ctx, Configure{Spec: s}, fds...)
+// Configure hands over the VM, the kernel, the initrd (-1: none), and the listening
+// socket of a guest with a CID. The caller's descriptors stay its own.
+func (c *Client) Configure(ctx context.Context, s spec.Spec, vm, kernel, initrd, vsock int) error {
+	_, err := c.Call(ctx, Configure{Spec: s}, append([]int{vm}, bootFiles(s, kernel, initrd, vsock)...)...)
 	return err
 }
 
 // Restore hands over the VM, what Save wrote, and the boot files as Configure does. The
 // caller's descriptors stay its own.
-func (c *Client) Restore(ctx context.Context, s spec.Spec, vm, state, memory, kernel, initrd int) error {
-	fds := []int{vm, state, memory, kernel}
+func (c *Client) Restore(ctx context.Context, s spec.Spec, vm, state, memory, kernel, initrd, vsock int) error {
+	_, err := c.Call(ctx, Restore{Spec: s}, append([]int{vm, state, memory}, bootFiles(s, kernel, initrd, vsock)...)...)
+	return err
+}
+
+// bootFiles are those behind the VM in Configure.
+func bootFiles(s spec.Spec, kernel, initrd, vsock int) []int {
+	fds := []int{kernel}
 	if initrd >= 0 {
 		fds = append(fds, initrd)
 	}
-	_, err := c.Call(ctx, Restore{Spec: s}, fds...)
-	return err
+	if s.CID != 0 {
+		fds = append(fds, vsock)
+	}
+	return fds
 }
 
 // Save has the machine written to two empty files. The caller's descriptors stay its own.
@@ -204,6 +209,17 @@ func (c *Client) Reset(ctx context.Context) error { return c.do(ctx, Reset{}) }
 
 // Shutdown ends the monitor.
 func (c *Client) Shutdown(ctx context.Context) error { return c.do(ctx, Shutdown{}) }
+
+// VsockDialed hands over a connected socket, or -1 if there is none. The caller's
+// descriptor stays its own.
+func (c *Client) VsockDialed(ctx context.Context, number uint32, fd int) error {
+	var fds []int
+	if fd >= 0 {
+		fds = append(fds, fd)
+	}
+	_, err := c.Call(ctx, VsockDialed{Number: number}, fds...)
+	return err
+}
 
 // ConsoleGrant admits one console connection.
 func (c *Client) ConsoleGrant(ctx context.Context, g ConsoleGrant) error { return c.do(ctx, g) }

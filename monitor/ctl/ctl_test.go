@@ -34,7 +34,7 @@ var messages = []ctl.Message{
 	&ctl.VMStopped{Reason: abi.ReasonPanic, Data: [4]uint64{1, 2, 3, 4}, Text: "panic"},
 	&ctl.ConsoleOpened{Viewer: 1, Session: "s", User: "u", Address: "192.0.2.1", Mode: ctl.ReadWrite},
 	&ctl.ConsoleClosed{Viewer: 1, Session: "s", User: "u", Reason: "slow"},
-	&ctl.DeviceBroken{Device: "disk0", Text: "loop"},
+	&ctl.DeviceBroken{Device: "disk0", Text: "loop"}, &ctl.VsockDial{Number: 8, Port: 1 << 31}, &ctl.VsockDialed{Number: 9},
 }
 
 func TestMessagesComeBack(t *testing.T) {
@@ -143,7 +143,7 @@ func TestCallCarriesDescriptors(t *testing.T) {
 		ctl.CloseAll(fds)
 		server.Send(ctl.Packet{ID: p.ID, Body: ctl.DoneWith(p.Body)})
 	}()
-	err = client.Configure(deadline(t), aSpec, int(r.Fd()), int(w.Fd()), -1)
+	err = client.Configure(deadline(t), aSpec, int(r.Fd()), int(w.Fd()), -1, -1)
 	w.Close()
 	if err != nil {
 		t.Fatal(err)

@@ -107,6 +107,16 @@ func (m *BalloonReply) decode(r *wire.Reader) {
 	g.Total, g.Free, g.Available, g.Caches, g.MajorFaults = r.U64(), r.U64(), r.U64(), r.U64(), r.U64()
 }
 
+func (m VsockDialed) encode(w *wire.Writer)  { w.U32(m.Number) }
+func (m *VsockDialed) decode(r *wire.Reader) { m.Number = r.U32() }
+
+func (m VsockDial) encode(w *wire.Writer) {
+	w.U32(m.Number)
+	w.U32(m.Port)
+}
+
+func (m *VsockDial) decode(r *wire.Reader) { m.Number, m.Port = r.U32(), r.U32() }
+
 func (m GuestReset) encode(w *wire.Writer)  { w.U32(m.Count) }
 func (m *GuestReset) decode(r *wire.Reader) { m.Count = r.U32() }
 

@@ -24,6 +24,7 @@ const (
 	typeConsoleGrant Type = 8
 	typeConsoleClose Type = 9
 	typeBalloon      Type = 10
+	typeVsockDialed  Type = 11
 	typeSave         Type = 12
 	typeRestore      Type = 13
 
@@ -32,6 +33,7 @@ const (
 	typeConsoleOpened Type = 0x4003
 	typeConsoleClosed Type = 0x4004
 	typeDeviceBroken  Type = 0x4005
+	typeVsockDial     Type = 0x4006
 )
 
 // Limits of fields, in bytes.
@@ -97,9 +99,10 @@ type (
 
 	// Configure binds the VM and sets the machine up. Descriptors: the VM
 	// (rights run and observe), the kernel, and the initrd if there is one; or the
-	// firmware instead, if Spec says so. Disks
-	// are not among them: they are attached to the VM before, and Spec has the
-	// numbers of their backends.
+	// firmware instead, if Spec says so; and last, if Spec has a CID, the listening
+	// stream socket where the host's programs connect to the guest's. Disks are not
+	// among them: they are attached to the VM before, and Spec has the numbers of
+	// their backends.
 	// After an error the process exits, and the text says why.
 	Configure struct{ Spec spec.Spec }
 
@@ -153,6 +156,10 @@ type (
 	// Balloon says how much memory the guest is to give to the host, in bytes, or
 	// KeepTarget; answered by BalloonReply. States: configured, running.
 	Balloon struct{ Target uint64 }
+
+	// VsockDialed answers VsockDial. Descriptor: a stream socket that is connected to
+	// who listens there, or none if nobody does. States: configured, running.
+	VsockDialed struct{ Number uint32 }
 )
 
 // KeepTarget is no target of a balloon: it is only asked.
@@ -219,6 +226,13 @@ type (
 		Text   string // which rule, for people
 	}
 
+	// VsockDial: the guest wants to connect to a port of the host's; VsockDialed is to
+	// follow. A monitor has few of them open at a time.
+	VsockDial struct {
+		Number uint32
+		Port   uint32
+	}
+
 	// ConsoleOpened: a viewer was admitted.
 	ConsoleOpened struct {
 		Viewer  uint32
@@ -249,6 +263,7 @@ func (ConsoleClose) kind() Type  { return typeConsoleClose }
 func (Save) kind() Type          { return typeSave }
 func (Restore) kind() Type       { return typeRestore }
 func (Balloon) kind() Type       { return typeBalloon }
+func (VsockDialed) kind() Type   { return typeVsockDialed }
 func (BalloonReply) kind() Type  { return typeBalloon | replyBit }
 func (HelloReply) kind() Type    { return typeHello | replyBit }
 func (StatusReply) kind() Type   { return typeStatus | replyBit }
@@ -258,6 +273,7 @@ func (VMStopped) kind() Type     { return typeStopped }
 func (ConsoleOpened) kind() Type { return typeConsoleOpened }
 func (ConsoleClosed) kind() Type { return typeConsoleClosed }
 func (DeviceBroken) kind() Type  { return typeDeviceBroken }
+func (VsockDial) kind() Type     { return typeVsockDial }
 
 // DoneWith is the reply without fields to a request.
 func DoneWith(request Message) Done { return Done{of: request.kind()} }

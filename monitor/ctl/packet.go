@@ -143,6 +143,8 @@ func fresh(kind Type) decoder {
 		return new(Restore)
 	case typeBalloon:
 		return new(Balloon)
+	case typeVsockDialed:
+		return new(VsockDialed)
 	case typeBalloon | replyBit:
 		return new(BalloonReply)
 	case typeHello | replyBit:
@@ -159,6 +161,8 @@ func fresh(kind Type) decoder {
 		return new(ConsoleClosed)
 	case typeDeviceBroken:
 		return new(DeviceBroken)
+	case typeVsockDial:
+		return new(VsockDial)
 	}
 	if of := kind &^ replyBit; kind&replyBit != 0 && of >= typeConfigure && of <= typeRestore {
 		return &Done{of: of}

@@ -106,7 +106,7 @@ func limitResources() error {
 		max      uint64
 	}{
 		{unix.RLIMIT_CORE, 0},     // guest memory is not written to a core file
-		{unix.RLIMIT_NOFILE, 512}, // vCPUs, eventfds, viewers
+		{unix.RLIMIT_NOFILE, 768}, // vCPUs, eventfds, viewers, sockets of the guest
 		{unix.RLIMIT_NPROC, 256},  // threads: vCPUs and the runtime's own
 		{unix.RLIMIT_MEMLOCK, 0},  // no use
 		{unix.RLIMIT_MSGQUEUE, 0}, // no use

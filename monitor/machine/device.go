@@ -63,6 +63,9 @@ func (m *Machine) addVirtio() error {
 		return err
 	}
 	m.airPort = m.devices[len(m.devices)-1].Transport
+	if m.vsock != nil {
+		return m.plug("vsock", m.vsock)
+	}
 	return nil
 }
 

@@ -36,11 +36,9 @@ func (m *Machine) stop(c cause) {
 
 // Run runs the guest until it ends, and says how it did. The kernel is told.
 func (m *Machine) Run() End {
-	for _, d := range m.devices {
-		d.Resume() // those of a machine that was saved
+	if m.quiet.Load() { // it was saved
+		m.goOn()
 	}
-	m.quiet.Store(false)
-	m.output.Room()
 	for {
 		m.all((*cpu).run)
 		// What comes from here on is the next cause: it ends the next run at once.

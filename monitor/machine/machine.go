@@ -21,11 +21,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"vmctl/abi"
 	"vmctl/monitor/acpi"
 	"vmctl/monitor/boot"
 	"vmctl/monitor/bus"
 	"vmctl/monitor/legacy"
+	"vmctl/monitor/listen"
 	"vmctl/monitor/mem"
 	"vmctl/monitor/pci"
 	"vmctl/monitor/saved"
@@ -33,6 +36,7 @@ import (
 	"vmctl/monitor/virtio"
 	"vmctl/monitor/virtio/balloon"
 	"vmctl/monitor/virtio/console"
+	"vmctl/monitor/virtio/vsock"
 )
 
 // Output takes what the guest prints. It is called from processors and must be
@@ -52,6 +56,11 @@ type Config struct {
 	// Saved is what the machine is to go on from; nil: from power-on.
 	Saved  *saved.Files
 	Output Output
+	// Vsock is where the host's programs connect to the sockets of a guest with a CID.
+	Vsock *listen.Socket
+	// Dial asks for a socket of the host's that the guest wants to connect to: see
+	// vsock.New.
+	Dial func(number, port uint32) bool
 	// Reset is called, from Run's goroutine, when the guest was reset and before
 	// it runs again.
 	Reset func(count uint32)
@@ -94,6 +103,7 @@ type Machine struct {
 	hvcPort *virtio.Transport
 	balloon *balloon.Device
 	airPort *virtio.Transport // of the balloon
+	vsock   *vsock.Device     // nil: the guest has no CID
 	uart    *legacy.UART
 	rtc     *legacy.RTC
 	debug   legacy.Debug
@@ -117,6 +127,9 @@ type Machine struct {
 // the files, and unix.Errno from the module.
 func New(c Config) (*Machine, error) {
 	m := &Machine{vm: c.VM, spec: c.Spec, onBoot: c.Reset, onBroken: c.Broken, output: c.Output}
+	if c.Spec.CID != 0 {
+		m.vsock = vsock.New(c.Spec.CID, c.Vsock, c.Dial)
+	}
 	if err := m.open(c); err != nil {
 		m.Close()
 		return nil, err
@@ -289,6 +302,15 @@ func (m *Machine) Balloon(target uint64, keep bool) (uint64, uint64) {
 
 // GuestMemory is what the guest told last of its memory; see balloon.Stats.
 func (m *Machine) GuestMemory() balloon.Stats { return m.balloon.Stats() }
+
+// Dialed is the answer to Config.Dial; see vsock.Device.
+func (m *Machine) Dialed(number uint32, fd int) {
+	if m.vsock != nil {
+		m.vsock.Dialed(number, fd)
+		return
+	}
+	unix.Close(fd) // who sent it knows no better
+}
 
 // PowerButton presses the power button.
 func (m *Machine) PowerButton() {

@@ -32,18 +32,28 @@ func (m *Machine) Save(f saved.Files) error {
 	if m.quiet.Swap(true) {
 		return ErrNotPaused
 	}
-	defer func() {
-		m.quiet.Store(false)
-		m.output.Room() // Receive took nothing meanwhile
-	}()
 	if err := m.shut(); err != nil {
+		m.quiet.Store(false)
+		m.output.Room()
 		return err
 	}
+	defer m.goOn()
 	for _, d := range m.devices {
 		d.Pause()
-		defer d.Resume()
 	}
 	return f.Write(m.memory, m.write, m.shut)
+}
+
+// goOn lets the devices work that the guest had started.
+func (m *Machine) goOn() {
+	for _, d := range m.devices {
+		d.Resume()
+	}
+	if m.vsock != nil {
+		m.vsock.TransportReset() // the host's ends of its connections are gone
+	}
+	m.quiet.Store(false)
+	m.output.Room() // Receive took nothing meanwhile
 }
 
 // shut sees that the guest stands still.
@@ -104,7 +114,7 @@ func (m *Machine) write(w *saved.Writer) error {
 
 // shape is what the machine is made of, and must be again.
 func (m *Machine) shape() []byte {
-	s := spec.Spec{VCPUs: m.spec.VCPUs, MemoryBytes: m.spec.MemoryBytes, Firmware: m.spec.Firmware, Console: m.spec.Console}
+	s := spec.Spec{VCPUs: m.spec.VCPUs, MemoryBytes: m.spec.MemoryBytes, Firmware: m.spec.Firmware, Console: m.spec.Console, CID: m.spec.CID}
 	for _, d := range m.spec.Disks {
 		s.Disks = append(s.Disks, spec.Disk{ReadOnly: d.ReadOnly, ID: d.ID})
 	}

@@ -23,6 +23,8 @@ const (
 	MaxDisks   = 17       // 16 of the VM, and that of its seed
 	MaxDiskID  = 20       // bytes
 	MaxNICs    = 8
+	MinCID     = 3         // those below are the host's, and others of a meaning of their own
+	MaxCID     = 1<<32 - 2 // likewise
 )
 
 // Errors of Validate and Decode, one for each way in which a Spec is wrong.
@@ -38,6 +40,7 @@ var (
 	ErrDiskID  = errors.New("identity of a disk must be at most 20 printable ASCII bytes")
 	ErrNICs    = errors.New("more than 8 network cards")
 	ErrMAC     = errors.New("address of a network card must be one station's, and not zero")
+	ErrCID     = errors.New("CID of the guest must be 3 to 4294967294, or 0 for no sockets")
 	ErrBackend = errors.New("disks and network cards must have backends other than 0, each its own")
 	ErrVersion = errors.New("version of the spec is not known")
 )
@@ -71,6 +74,7 @@ type Spec struct {
 	Console     Console
 	Disks       []Disk // in the order of their slots
 	NICs        []NIC  // likewise, behind the disks
+	CID         uint32 // address of its sockets, unique on the host; 0: it has none
 }
 
 // Disk is one disk. Its file is attached to the VM before Configure, and taken from
@@ -91,8 +95,8 @@ type NIC struct {
 
 // version is the first byte of the encoding. A field is added by a new version
 // that the reader knows beside the old ones. Version 1 had neither disks nor a choice
-// of console, version 2 no network cards, version 3 no firmware.
-const version = 4
+// of console, version 2 no network cards, version 3 no firmware, version 4 no sockets.
+const version = 5
 
 // Validate checks every limit. errors.Is: the errors of this package.
 func (s *Spec) Validate() error {
@@ -115,6 +119,8 @@ func (s *Spec) Validate() error {
 		return ErrDisks
 	case len(s.NICs) > MaxNICs:
 		return ErrNICs
+	case s.CID != 0 && (s.CID < MinCID || s.CID > MaxCID):
+		return ErrCID
 	}
 	backends := make([]uint32, 0, MaxDisks+MaxNICs)
 	for _, d := range s.Disks {
@@ -157,6 +163,7 @@ func (s *Spec) Encode(buf []byte) []byte {
 		w.Fixed(n.MAC[:])
 	}
 	w.Bool(s.Firmware)
+	w.U32(s.CID)
 	return w.Bytes()
 }
 
@@ -178,6 +185,9 @@ func Decode(msg []byte) (Spec, error) {
 	}
 	if v > 3 {
 		s.Firmware = r.Bool()
+	}
+	if v > 4 {
+		s.CID = r.U32()
 	}
 	if err := r.Close(); err != nil {
 		return Spec{}, err

@@ -17,6 +17,7 @@ func good() spec.Spec {
 		VCPUs: 4, MemoryBytes: 5 << 30, Cmdline: "console=ttyS0", OnReset: spec.Restart, Console: spec.Virtio,
 		Disks: []spec.Disk{{Backend: 7, ID: "root"}, {Backend: 3, ReadOnly: true}},
 		NICs:  []spec.NIC{{Backend: 4, MAC: [6]byte{2, 1, 2, 3, 4, 5}}},
+		CID:   9,
 	}
 }
 
@@ -58,6 +59,8 @@ func TestBadSpecs(t *testing.T) {
 		{"no address", func(s *spec.Spec) { s.NICs[0].MAC = [6]byte{} }, spec.ErrMAC},
 		{"long identity", func(s *spec.Spec) { s.Disks[0].ID = strings.Repeat("x", 21) }, spec.ErrDiskID},
 		{"odd identity", func(s *spec.Spec) { s.Disks[0].ID = "a\n" }, spec.ErrDiskID},
+		{"CID of the host", func(s *spec.Spec) { s.CID = 2 }, spec.ErrCID},
+		{"CID of anybody", func(s *spec.Spec) { s.CID = 1<<32 - 1 }, spec.ErrCID},
 		{"unknown policy", func(s *spec.Spec) { s.OnReset = 3 }, spec.ErrPolicy},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -90,14 +93,14 @@ func TestDecodeRefusesOtherBytes(t *testing.T) {
 	if _, err := spec.Decode(msg[:len(msg)-1]); !errors.Is(err, wire.ErrShort) {
 		t.Errorf("cut: %v", err)
 	}
-	msg[0] = 5
+	msg[0] = 6
 	if _, err := spec.Decode(msg); !errors.Is(err, spec.ErrVersion) {
 		t.Errorf("other version: %v", err)
 	}
 }
 
-// Daemons from before there were firmware, network cards, and disks, are still
-// understood.
+// Daemons from before there were sockets, firmware, network cards, and disks, are
+// still understood.
 func TestOldVersions(t *testing.T) {
 	s := good()
 	for _, old := range []struct {
@@ -105,9 +108,10 @@ func TestOldVersions(t *testing.T) {
 		lacks   int // bytes, of a spec without what came later
 		bend    func()
 	}{
-		{3, 1, func() { s.Firmware = false }},
-		{2, 2, func() { s.NICs = nil }},
-		{1, 4, func() { s.Disks, s.Console = nil, spec.Serial }},
+		{4, 4, func() { s.CID = 0 }},
+		{3, 5, func() { s.Firmware = false }},
+		{2, 6, func() { s.NICs = nil }},
+		{1, 8, func() { s.Disks, s.Console = nil, spec.Serial }},
 	} {
 		old.bend()
 		version := old.version

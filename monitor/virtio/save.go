@@ -18,11 +18,11 @@ func (t *Transport) Pause() {
 	t.halt()
 }
 
-// Resume lets a device go on that the driver had started.
+// Resume lets a device go on that the driver had started, unless it does.
 func (t *Transport) Resume() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.status.Load()&statusDriverOK == 0 {
+	if t.started || t.status.Load()&statusDriverOK == 0 {
 		return
 	}
 	t.start(true)

@@ -75,6 +75,17 @@ func (c *control) event(m ctl.Message) {
 	}
 }
 
+// offer is event for what a guest can cause as often as it likes: such never fills
+// the queue, and nobody loses a connection over it. It reports whether somebody will
+// have it.
+func (c *control) offer(m ctl.Message) bool {
+	if !c.connected() || len(c.events) >= queue/2 {
+		return false
+	}
+	c.event(m)
+	return true
+}
+
 // replace makes conn the connection, or nil none.
 func (c *control) replace(conn *ctl.Conn) {
 	c.mu.Lock()

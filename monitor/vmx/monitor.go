@@ -138,13 +138,24 @@ func (m *monitor) configure(s spec.Spec, from *saved.Files, fds []int) *ctl.Erro
 	if from != nil {
 		defer from.State.Close()
 	}
-	if len(fds) < 2 || len(fds) > 3 || s.Firmware && len(fds) > 2 {
+	files := len(fds)
+	if s.CID != 0 {
+		files--
+	}
+	if files < 2 || files > 3 || s.Firmware && files > 2 {
 		ctl.CloseAll(fds)
-		return &ctl.Error{Code: ctl.DescriptorWrong, Text: "configure takes the VM and a kernel, with which an initrd may come, or a firmware"}
+		return &ctl.Error{Code: ctl.DescriptorWrong, Text: "configure takes the VM and a kernel, with which an initrd may come, or a firmware, and a socket if there is a CID"}
 	}
 	cfg := machine.Config{Spec: s, Saved: from, VM: abi.NewVM(fds[0]), Output: m.console, Reset: m.guestReset, Broken: m.deviceBroken}
 	cfg.Kernel = os.NewFile(uintptr(fds[1]), "kernel")
-	if len(fds) == 3 {
+	if s.CID != 0 {
+		var err error
+		if cfg.Vsock, err = listen.Open(fds[files], "vsock"); err != nil {
+			return refusal(err)
+		}
+		cfg.Dial = m.vsockDial
+	}
+	if files == 3 {
 		cfg.Initrd = os.NewFile(uintptr(fds[2]), "initrd")
 	}
 	for _, f := range []*os.File{cfg.Kernel, cfg.Initrd} {
@@ -191,6 +202,11 @@ func (m *monitor) guestReset(count uint32) {
 // deviceBroken is called from anywhere.
 func (m *monitor) deviceBroken(device string, err error) {
 	m.control.event(ctl.DeviceBroken{Device: device, Text: err.Error()})
+}
+
+// vsockDial is called by the device, and must not wait.
+func (m *monitor) vsockDial(number, port uint32) bool {
+	return m.control.offer(ctl.VsockDial{Number: number, Port: port})
 }
 
 func (m *monitor) status() ctl.StatusReply {

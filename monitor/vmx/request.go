@@ -25,6 +25,9 @@ import (
 // handle answers one request. after, if not nil, is done when the reply is on
 // its way: it ends the process.
 func (m *monitor) handle(request ctl.Message, fds []int) (reply ctl.Message, refused *ctl.Error, after func()) {
+	if d, ok := request.(*ctl.VsockDialed); ok {
+		return ctl.DoneWith(d), m.dialed(d, fds), nil
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch r := request.(type) {
@@ -119,6 +122,25 @@ func (m *monitor) save(fds []int) *ctl.Error {
 	return &ctl.Error{Code: ctl.SaveFailed, Text: err.Error()}
 }
 
+// dialed hands a socket to the guest's device. It owns fds.
+func (m *monitor) dialed(d *ctl.VsockDialed, fds []int) *ctl.Error {
+	m.mu.Lock()
+	made := m.machine
+	m.mu.Unlock()
+	switch {
+	case made == nil:
+		ctl.CloseAll(fds)
+		return &ctl.Error{Code: ctl.StateConflict, Text: "there is no machine"}
+	case len(fds) > 1:
+		ctl.CloseAll(fds)
+		return &ctl.Error{Code: ctl.DescriptorWrong, Text: "it takes one socket"}
+	case len(fds) == 0:
+		fds = []int{-1}
+	}
+	made.Dialed(d.Number, fds[0])
+	return nil
+}
+
 // need refuses what does not go in this state.
 func (m *monitor) need(s ctl.State) *ctl.Error {
 	if m.state == s {
@@ -175,6 +197,7 @@ var codes = []struct {
 	{spec.ErrBackend, ctl.SpecInvalid},
 	{spec.ErrNICs, ctl.NICInvalid},
 	{spec.ErrMAC, ctl.NICInvalid},
+	{spec.ErrCID, ctl.SpecInvalid},
 	{machine.ErrDisk, ctl.DiskInvalid},
 	{blk.ErrFile, ctl.DiskInvalid},
 	{blk.ErrReadOnly, ctl.DiskInvalid},

@@ -101,7 +101,7 @@ func TestDescriptorsThatAreNone(t *testing.T) {
 		t.Errorf("one descriptor: %v", err)
 	}
 	v = vmtest.Start(t)
-	err = v.Client.Configure(v.Context(), vmtest.Spec(), int(null.Fd()), int(kernel.Fd()), -1)
+	err = v.Client.Configure(v.Context(), vmtest.Spec(), int(null.Fd()), int(kernel.Fd()), -1, -1)
 	if !errors.Is(err, &ctl.Error{Code: ctl.DescriptorWrong}) {
 		t.Errorf("a VM that is none: %v", err)
 	}
@@ -123,7 +123,7 @@ func TestRequestsInTheWrongState(t *testing.T) {
 	if err := v.Client.Reset(v.Context()); !errors.Is(err, &ctl.Error{Code: ctl.StateConflict}) {
 		t.Errorf("reset before start: %v", err)
 	}
-	if err := v.Client.Configure(v.Context(), vmtest.Spec(), 0, 0, -1); !errors.Is(err, &ctl.Error{Code: ctl.StateConflict}) {
+	if err := v.Client.Configure(v.Context(), vmtest.Spec(), 0, 0, -1, -1); !errors.Is(err, &ctl.Error{Code: ctl.StateConflict}) {
 		t.Errorf("second configure: %v", err)
 	}
 }

@@ -138,14 +138,28 @@ func (v *VMX) listen(name string, kind int) *os.File {
 // Dial makes a new control connection, as a restarted vmctld does.
 func (v *VMX) Dial() *ctl.Client {
 	v.t.Helper()
+	var c *ctl.Client
+	var dialed sync.WaitGroup
+	made := make(chan struct{})
 	c, err := ctl.Dial(v.path("ctl.sock"), func(m ctl.Message) {
+		if d, ok := m.(*ctl.VsockDial); ok {
+			dialed.Go(func() {
+				<-made
+				v.dialVsock(c, d)
+			})
+			return
+		}
 		select {
 		case v.Events <- m:
 		default:
 		}
 	})
+	close(made)
 	v.must(err)
-	v.t.Cleanup(func() { c.Close() })
+	v.t.Cleanup(func() {
+		c.Close()
+		dialed.Wait()
+	})
 	v.Client = c
 	return c
 }
@@ -163,6 +177,7 @@ type Config struct {
 	Disks    []Disk
 	NICs     []NIC
 	Saved    *saved.Files // to go on from; nil: power-on
+	CID      uint32       // 0: no sockets; see Vsock
 }
 
 // NIC is a network card; see Tap.
@@ -183,7 +198,7 @@ type Disk struct {
 func Spec() spec.Spec { return Config{}.filled().spec() }
 
 func (c Config) spec() spec.Spec {
-	return spec.Spec{VCPUs: c.VCPUs, MemoryBytes: c.Memory, Cmdline: c.Cmdline, OnReset: c.OnReset, Console: c.Console, Firmware: c.Firmware != ""}
+	return spec.Spec{VCPUs: c.VCPUs, MemoryBytes: c.Memory, Cmdline: c.Cmdline, OnReset: c.OnReset, Console: c.Console, Firmware: c.Firmware != "", CID: c.CID}
 }
 
 func (c Config) filled() Config {
@@ -242,10 +257,16 @@ func (v *VMX) Configure(c Config) error {
 		defer f.Close()
 		initrd = int(f.Fd())
 	}
-	if f := c.Saved; f != nil {
-		return v.Client.Restore(v.Context(), s, run.FD(), int(f.State.Fd()), int(f.Memory.Fd()), int(kernel.Fd()), initrd)
+	vsock := -1
+	if c.CID != 0 {
+		f := v.listenVsock()
+		defer f.Close()
+		vsock = int(f.Fd())
 	}
-	return v.Client.Configure(v.Context(), s, run.FD(), int(kernel.Fd()), initrd)
+	if f := c.Saved; f != nil {
+		return v.Client.Restore(v.Context(), s, run.FD(), int(f.State.Fd()), int(f.Memory.Fd()), int(kernel.Fd()), initrd, vsock)
+	}
+	return v.Client.Configure(v.Context(), s, run.FD(), int(kernel.Fd()), initrd, vsock)
 }
 
 // attach gives the VM a disk.

@@ -185,7 +185,7 @@ func (m *vmx) powerOn(ctx context.Context, img images) error {
 		return err
 	}
 	defer kernel.Close()
-	if err := m.client.Configure(ctx, s, run.FD(), int(kernel.Fd()), initrd); err != nil {
+	if err := m.client.Configure(ctx, s, run.FD(), int(kernel.Fd()), initrd, -1); err != nil {
 		return fmt.Errorf("configure: %w", err)
 	}
 	if err := m.client.Start(ctx); err != nil {

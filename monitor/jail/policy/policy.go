@@ -28,6 +28,7 @@ var rules = []rule{
 		[]string{"read", "write", "pread64", "pwrite64", "close"}},
 	{"kind and size of boot files", []string{"fstat"}},
 	{"control and console sockets: messages, descriptors, new viewers", []string{"recvmsg", "sendmsg", "accept4"}},
+	{"sockets of the guest whose one direction has ended", []string{"shutdown"}},
 	{"waiting for descriptors", []string{"epoll_create1", "epoll_ctl", "epoll_pwait", "eventfd2"}},
 	{"locks and sleeps of the runtime", []string{"futex", "nanosleep", "sched_yield", "restart_syscall"}},
 	{"threads of the runtime: their number, place, signals and end",
