@@ -36,7 +36,7 @@ done
 `
 
 // nestedModules are the drivers of devices that such a guest may have.
-var nestedModules = []string{"virtio_pci", "virtio_blk", "virtio_rng", "virtio_net", "virtio_balloon"}
+var nestedModules = []string{"virtio_pci", "virtio_blk", "virtio_rng", "virtio_net", "virtio_balloon", "vmw_vsock_virtio_transport"}
 
 // nestedInitrd writes the initramfs of a guest that runs in the machine: busybox, a
 // shell, and modules if they are asked for.
