@@ -17,7 +17,7 @@ const (
 	CodeNameInvalid          Code = "nameInvalid"          // not a name, and not a uuid
 	CodeNotFound             Code = "notFound"             // not there, or not to be seen
 	CodeConflict             Code = "conflict"             // another change came first
-	CodeExists               Code = "exists"               // the name is taken
+	CodeExists               Code = "exists"               // the name, or the CID, is taken
 	CodeStateConflict        Code = "stateConflict"        // not in this state
 	CodePreconditionFailed   Code = "preconditionFailed"   // If-Match names another generation
 	CodePreconditionRequired Code = "preconditionRequired" // If-Match is missing

@@ -18,6 +18,8 @@ const (
 	MaxDisks     = 16
 	MaxNICs      = 8
 	MaxSerial    = 20 // bytes: virtio 1.2, 5.2.6
+	MinCID       = 3  // virtio 1.2, 5.10.4
+	MaxCID       = 1<<32 - 2
 	NamePattern  = `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`
 	IdentPattern = `^([a-z]([a-z0-9-]{0,61}[a-z0-9])?|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`
 )
@@ -41,6 +43,7 @@ type VMSpec struct {
 	Boot        BootSpec    `json:"boot" required:"false" doc:"What it boots; without a kernel its firmware looks for a system on its disks"`
 	Disks       []DiskSpec  `json:"disks,omitempty" maxItems:"16" doc:"In the order in which the guest finds them"`
 	NICs        []NICSpec   `json:"nics,omitempty" maxItems:"8" doc:"Network cards, in the order in which the guest finds them"`
+	Vsock       *VsockSpec  `json:"vsock,omitempty" doc:"Sockets between the guest and programs on the host; without it the guest has none"`
 	Console     ConsoleKind `json:"console" required:"false" enum:"serial,virtio" default:"serial" doc:"The device that the VM's console is: ttyS0, or hvc0 once the guest has its driver"`
 	OnReset     ResetPolicy `json:"onReset" required:"false" enum:"restart,stop" default:"restart" doc:"What a reset by the guest does"`
 	OnPoweroff  EndPolicy   `json:"onPoweroff" required:"false" enum:"stop,restart" default:"stop" doc:"What becomes of the VM when the guest powers off"`
@@ -68,6 +71,14 @@ type DiskSpec struct {
 type NICSpec struct {
 	Bridge string `json:"bridge" minLength:"1" maxLength:"15" doc:"A bridge that vmctld was allowed to put VMs on"`
 	MAC    string `json:"mac,omitempty" pattern:"^([0-9a-f][02468ace]:([0-9a-f]{2}:){4}[0-9a-f]{2})$" doc:"Its address; given when the VM is created if it is left out"`
+}
+
+// VsockSpec is sockets between the guest and the host, which has unix sockets in the
+// folder vsock/ID of the daemon's run folder. Who connects to v.sock there and sends
+// "CONNECT PORT\n" reaches that port of the guest's; what the guest sends to a port of
+// the host's, CID 2, reaches who listens at v.sock_PORT.
+type VsockSpec struct {
+	CID int64 `json:"cid,omitempty" minimum:"3" maximum:"4294967294" doc:"The guest's address, unique on this host; given when the VM is created if it is left out"`
 }
 
 // ConsoleKind says which device of the guest is the VM's console.

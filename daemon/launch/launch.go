@@ -20,9 +20,10 @@ import (
 // Config is where and how monitors are started.
 type Config struct {
 	VMX      string // program
-	RunDir   string // sockets: ctl/, console/
+	RunDir   string // sockets: ctl/, console/, vsock/
 	StateDir string // vms/UUID/
 	Group    int    // gid that may reach consoles; -1: none but the daemon's own
+	Admins   int    // gid that may reach the sockets of guests; -1: likewise
 	Cgroup   string // delegated cgroup v2 folder; empty: none
 	// Unconfined leaves a monitor in the daemon's user id and namespaces, for
 	// tests without privileges. There is no flag for it.
@@ -48,6 +49,7 @@ func New(c Config) (*Launcher, error) {
 	}{
 		{filepath.Join(c.RunDir, "ctl"), 0o700, -1},
 		{filepath.Join(c.RunDir, "console"), 0o750, c.Group},
+		{filepath.Join(c.RunDir, "vsock"), 0o750, c.Admins},
 		{filepath.Join(c.StateDir, "vms"), 0o700, -1},
 	} {
 		if err := makeDir(d.path, d.mode, d.gid); err != nil {
@@ -97,6 +99,6 @@ func (l *Launcher) Forget(uuid string) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, os.RemoveAll(l.stateDir(uuid)), l.removeCgroup(uuid))
+	errs = append(errs, os.RemoveAll(l.vsock(uuid).dir), os.RemoveAll(l.stateDir(uuid)), l.removeCgroup(uuid))
 	return errors.Join(errs...)
 }

@@ -31,6 +31,8 @@ type Monitor struct {
 	process *process
 	client  *ctl.Client
 	reports chan vm.Report
+	vsock   vsock
+	dials   chan *ctl.VsockDial // of the guest's; nil before the first; the receiver's
 	dropped atomic.Uint64
 	hangup  sync.WaitGroup
 	log     *slog.Logger
@@ -65,10 +67,17 @@ func (m *Monitor) watch() {
 		m.log.Warn("monitor told too much", "op", "report", "dropped", n)
 	}
 	close(m.reports)
+	if m.dials != nil {
+		close(m.dials)
+	}
 }
 
 // event is called by the receiver and must not block: who floods loses.
 func (m *Monitor) event(msg ctl.Message) {
+	if d, ok := msg.(*ctl.VsockDial); ok {
+		m.asked(d)
+		return
+	}
 	r, ok := report(msg)
 	if !ok {
 		return
@@ -127,11 +136,21 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 		}
 		machine.NICs = append(machine.NICs, spec.NIC{Backend: backends.NICs[i], MAC: [6]byte(mac)})
 	}
+	vsock := -1
+	if s.Vsock != nil {
+		machine.CID = uint32(s.Vsock.CID)
+		socket, err := m.vsock.listen()
+		if err != nil {
+			return fmt.Errorf("vsock: %w", err)
+		}
+		defer socket.Close()
+		vsock = int(socket.Fd())
+	}
 	initrd := -1
 	if files.Initrd != nil {
 		initrd = int(files.Initrd.Fd())
 	}
-	return m.told(m.client.Configure(ctx, machine, int(run.Fd()), int(files.Kernel.Fd()), initrd, -1))
+	return m.told(m.client.Configure(ctx, machine, int(run.Fd()), int(files.Kernel.Fd()), initrd, vsock))
 }
 
 // Start lets the guest run.

@@ -111,7 +111,7 @@ func (l *Launcher) Attach(ctx context.Context, spec vm.MonitorSpec, id vm.Proces
 // connect opens the control connection and says hello: the reply proves that
 // the monitor, and not only its socket, is there.
 func (l *Launcher) connect(ctx context.Context, spec vm.MonitorSpec, p *process) (*Monitor, error) {
-	m := &Monitor{process: p, reports: make(chan vm.Report, reportsKept), log: p.log}
+	m := &Monitor{process: p, reports: make(chan vm.Report, reportsKept), vsock: l.vsock(spec.UUID), log: p.log}
 	c, err := ctl.Dial(l.ctlSocket(spec.UUID), m.event)
 	if err != nil {
 		return nil, fmt.Errorf("connect to monitor: %w", err)

@@ -121,7 +121,8 @@ func (s *Store) Records(ctx context.Context) ([]vm.Record, error) {
 	return records, rows.Err()
 }
 
-// Insert adds a VM and gives it the lowest free user id of the range.
+// Insert adds a VM and gives it the lowest free user id of the range, and the lowest
+// free CID if it is to have one.
 func (t *Tx) Insert(r *vm.Record, first, last uint32) error {
 	var taken int
 	if err := t.tx.QueryRowContext(t.ctx, `SELECT count(*) FROM vms WHERE name = ?`, r.VM.Name).Scan(&taken); err != nil {
@@ -135,32 +136,64 @@ func (t *Tx) Insert(r *vm.Record, first, last uint32) error {
 		return err
 	}
 	r.UID = uid
+	cid, err := t.giveCID(&r.VM.Spec)
+	if err != nil {
+		return err
+	}
 	text, err := json.Marshal(&r.VM)
 	if err != nil {
 		return fmt.Errorf("store: insert vm: %w", err)
 	}
 	t.puts[r.VM.ID] = r
-	return t.exec(`INSERT INTO vms (id, name, uid, vm, monitor_pid, monitor_start) VALUES (?, ?, ?, ?, 0, 0)`,
-		r.VM.ID, r.VM.Name, r.UID, string(text))
+	return t.exec(`INSERT INTO vms (id, name, uid, cid, vm, monitor_pid, monitor_start) VALUES (?, ?, ?, ?, ?, 0, 0)`,
+		r.VM.ID, r.VM.Name, r.UID, cid, string(text))
 }
 
-// freeUID is the first id of the range, or the one after a taken id that has
-// none after it.
+// giveCID gives a VM with sockets the CID that it asks for, or the lowest free one.
+func (t *Tx) giveCID(spec *api.VMSpec) (cid sql.NullInt64, err error) {
+	if spec.Vsock == nil {
+		return cid, nil
+	}
+	cid = sql.NullInt64{Int64: spec.Vsock.CID, Valid: true}
+	if cid.Int64 != 0 {
+		var taken int
+		if err := t.tx.QueryRowContext(t.ctx, `SELECT count(*) FROM vms WHERE cid = ?`, cid.Int64).Scan(&taken); err != nil {
+			return cid, fmt.Errorf("store: CID: %w", err)
+		}
+		if taken > 0 {
+			return cid, &api.Error{Code: api.CodeExists, Field: "body.spec.vsock.cid", Detail: "a VM of that CID exists"}
+		}
+		return cid, nil
+	}
+	if cid.Int64, err = t.free("cid", api.MinCID, api.MaxCID); errors.Is(err, sql.ErrNoRows) {
+		return cid, &api.Error{Code: api.CodeLimitExceeded, Detail: "no CID is left for another VM"}
+	}
+	spec.Vsock = &api.VsockSpec{CID: cid.Int64} // the request's stays as it is
+	return cid, err
+}
+
+// freeUID is the lowest user id that is free.
 func (t *Tx) freeUID(first, last uint32) (uint32, error) {
-	var uid uint32
-	err := t.tx.QueryRowContext(t.ctx, `
-		SELECT min(id) FROM (
-			SELECT ?1 AS id WHERE NOT EXISTS (SELECT 1 FROM vms WHERE uid = ?1)
-			UNION ALL
-			SELECT uid + 1 FROM vms v WHERE uid >= ?1 AND uid < ?2 AND NOT EXISTS (SELECT 1 FROM vms w WHERE w.uid = v.uid + 1)
-		) HAVING min(id) IS NOT NULL`, first, last).Scan(&uid)
+	uid, err := t.free("uid", int64(first), int64(last))
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, &api.Error{Code: api.CodeLimitExceeded, Detail: "no user id is left for another VM"}
 	}
-	if err != nil {
-		return 0, fmt.Errorf("store: user id: %w", err)
+	return uint32(uid), err
+}
+
+// free is the first number of a range, or the one after a taken number that has none
+// after it, in a column of ours. errors.Is: sql.ErrNoRows.
+func (t *Tx) free(column string, first, last int64) (n int64, err error) {
+	query := strings.ReplaceAll(`
+		SELECT min(id) FROM (
+			SELECT ?1 AS id WHERE NOT EXISTS (SELECT 1 FROM vms WHERE COLUMN = ?1)
+			UNION ALL
+			SELECT COLUMN + 1 FROM vms v WHERE COLUMN >= ?1 AND COLUMN < ?2 AND NOT EXISTS (SELECT 1 FROM vms w WHERE w.COLUMN = v.COLUMN + 1)
+		) HAVING min(id) IS NOT NULL`, "COLUMN", column)
+	if err := t.tx.QueryRowContext(t.ctx, query, first, last).Scan(&n); err != nil {
+		return 0, fmt.Errorf("store: free %s: %w", column, err)
 	}
-	return uid, nil
+	return n, nil
 }
 
 // Put replaces a VM.

@@ -254,7 +254,8 @@ type Store interface {
 
 // Tx is one transaction.
 type Tx interface {
-	// Insert adds a VM with a user id of its own from the range. The error is
+	// Insert adds a VM with a user id of its own from the range, and a CID of its own
+	// if it has sockets. The error is
 	// *api.Error with CodeExists or CodeLimitExceeded.
 	Insert(r *Record, first, last uint32) error
 	Put(r Record) error

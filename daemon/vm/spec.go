@@ -43,6 +43,8 @@ func checkSpec(s api.VMSpec) error {
 		return bad(api.CodeInvalidRequest, "onCrash", "neither stop nor restart")
 	case s.Console != api.ConsoleSerial && s.Console != api.ConsoleVirtio:
 		return bad(api.CodeInvalidRequest, "console", "neither serial nor virtio")
+	case s.Vsock != nil && s.Vsock.CID != 0 && (s.Vsock.CID < api.MinCID || s.Vsock.CID > api.MaxCID):
+		return bad(api.CodeInvalidRequest, "vsock.cid", "not from %d to %d", api.MinCID, int64(api.MaxCID))
 	case len(s.Disks) > api.MaxDisks:
 		return bad(api.CodeDiskInvalid, "disks", "more than %d", api.MaxDisks)
 	}

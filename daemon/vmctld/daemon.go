@@ -77,7 +77,11 @@ func serve(ctx context.Context, o *options, kernel module) (err error) {
 	if err != nil {
 		return err
 	}
-	launcher, err := launch.New(launch.Config{VMX: o.vmx, RunDir: o.runDir, StateDir: o.stateDir, Group: group,
+	admins, err := groupID(o.adminGroup, log)
+	if err != nil {
+		return err
+	}
+	launcher, err := launch.New(launch.Config{VMX: o.vmx, RunDir: o.runDir, StateDir: o.stateDir, Group: group, Admins: admins,
 		Cgroup: o.cgroupDir(), Unconfined: o.unconfined, Log: log})
 	if err != nil {
 		return err

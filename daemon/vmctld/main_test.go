@@ -114,7 +114,7 @@ func newRig(t *testing.T, args ...string) *rig {
 	})
 	for name, text := range map[string]string{"runs": launchtest.Runs, "corrupt": launchtest.Corrupt, "hangs": launchtest.Hangs,
 		"slow": launchtest.Slow, "powersoff": launchtest.PowersOff, "panics": launchtest.Panics, "resets": launchtest.Resets,
-		"crashes": launchtest.Crashes, "stubborn": launchtest.Stubborn, "breaks": launchtest.Breaks,
+		"crashes": launchtest.Crashes, "stubborn": launchtest.Stubborn, "breaks": launchtest.Breaks, "calls": launchtest.Calls,
 		"falters": launchtest.Falters, "tires": launchtest.Tires} {
 		r.bootFile(name, text)
 	}

@@ -96,10 +96,10 @@ func TestCreateSendsTheSpec(t *testing.T) {
 	u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
 	if _, errOut, status := u.run("vm", "create", "new", "--kernel", "k", "--memory", "256", "--vcpus", "3",
 		"--disk", "d.img,serial=a b", "--disk", "e.img,ro",
-		"--nic", "br0", "--nic", "br1,mac=52:54:00:00:00:01", "--console", "virtio", "--on-crash", "restart"); status != 0 {
+		"--nic", "br0", "--nic", "br1,mac=52:54:00:00:00:01", "--console", "virtio", "--on-crash", "restart", "--vsock=7"); status != 0 {
 		t.Fatal(errOut)
 	}
-	want := `POST /v1/vms {"name":"new","spec":{"vcpus":3,"memoryBytes":268435456,"boot":{"kernel":"k"},"disks":[{"path":"d.img","serial":"a b"},{"path":"e.img","readOnly":true}],"nics":[{"bridge":"br0"},{"bridge":"br1","mac":"52:54:00:00:00:01"}],"console":"virtio","onReset":"restart","onPoweroff":"stop","onCrash":"restart"}}`
+	want := `POST /v1/vms {"name":"new","spec":{"vcpus":3,"memoryBytes":268435456,"boot":{"kernel":"k"},"disks":[{"path":"d.img","serial":"a b"},{"path":"e.img","readOnly":true}],"nics":[{"bridge":"br0"},{"bridge":"br1","mac":"52:54:00:00:00:01"}],"vsock":{"cid":7},"console":"virtio","onReset":"restart","onPoweroff":"stop","onCrash":"restart"}}`
 	if s.saw() != want {
 		t.Errorf("the server saw %s, want %s", s.saw(), want)
 	}
@@ -154,6 +154,8 @@ func TestErrorsAndStatuses(t *testing.T) {
 		{"vm create new --kernel k --memory lots", 2, `--memory: "lots" is no size`},
 		{"vm create new --kernel k --disk ,ro", 2, "--disk ,ro: no file"},
 		{"vm create new --kernel k --disk a,rw", 2, `"rw" is neither ro nor serial=TEXT`},
+		{"vm create new --kernel k --vsock=2", 2, "not a CID from 3 to 4294967294"},
+		{"vm create new --kernel k --vsock 7", 2, "usage: vmctl vm create"},
 		{"vm create new --kernel k --nic ,mac=1", 2, "not BRIDGE[,mac=ADDRESS]"},
 		{"vm create new --kernel k --nic br0,ip=1", 2, "not BRIDGE[,mac=ADDRESS]"},
 		{"vm create new --kernel k --vcpus x", 2, "vm create: invalid argument"},

@@ -57,7 +57,7 @@ func newStub(t *testing.T) *stub {
 	s.add(api.VM{
 		ID: "3e5c0f6e-8f5c-4c55-9d5c-1a2b3c4d5e01", Name: "web", Generation: 3, CreatedAt: epoch.Add(-72 * time.Hour), UpdatedAt: epoch.Add(-3 * time.Minute),
 		Seed: &api.SeedSize{UserDataBytes: 1536, NetworkConfigBytes: 40},
-		Spec: api.VMSpec{VCPUs: 2, MemoryBytes: 1536 << 20, OnReset: api.ResetRestart, Boot: api.BootSpec{Kernel: "vmlinuz", Initrd: "initrd.img", Cmdline: "console=ttyS0 quiet"}},
+		Spec: api.VMSpec{VCPUs: 2, MemoryBytes: 1536 << 20, OnReset: api.ResetRestart, Boot: api.BootSpec{Kernel: "vmlinuz", Initrd: "initrd.img", Cmdline: "console=ttyS0 quiet"}, Vsock: &api.VsockSpec{CID: 3}},
 		Status: api.VMStatus{State: api.StateRunning, RunID: 17, Since: epoch.Add(-3 * time.Minute), Allowed: []api.Verb{api.VerbPowerOff, api.VerbReset, api.VerbConsoleToken},
 			LastStop: &api.LastStop{Reason: api.StopMonitorGone, At: epoch.Add(-5 * time.Minute), Detail: "killed by signal 9", RunID: 16}},
 	})

@@ -102,6 +102,7 @@ func (p *program) showVM(vm *api.VM) error {
 		[2]string{"Disks", strings.Join(disks, ", ")},
 		[2]string{"Networks", strings.Join(nics, ", ")},
 		[2]string{"Seed", seedLine(vm.Seed)},
+		[2]string{"Vsock", vsockLine(vm.Spec.Vsock)},
 		[2]string{"Console", string(vm.Spec.Console)},
 		[2]string{"On reset", string(vm.Spec.OnReset)},
 		[2]string{"On poweroff", string(vm.Spec.OnPoweroff)},
@@ -143,6 +144,31 @@ func diskLine(d api.DiskSpec) string {
 		line += ",serial=" + d.Serial
 	}
 	return line
+}
+
+func vsockLine(v *api.VsockSpec) string {
+	if v == nil {
+		return ""
+	}
+	return "cid " + strconv.FormatInt(v.CID, 10)
+}
+
+// anyCID is what --vsock without a number means.
+const anyCID = "auto"
+
+// parseVsock reads a CID, anyCID, or nothing for no sockets.
+func parseVsock(text string) (*api.VsockSpec, error) {
+	switch text {
+	case "":
+		return nil, nil
+	case anyCID:
+		return &api.VsockSpec{}, nil
+	}
+	cid, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || cid < api.MinCID || cid > api.MaxCID {
+		return nil, fmt.Errorf("--vsock %s: not a CID from %d to %d", text, api.MinCID, int64(api.MaxCID))
+	}
+	return &api.VsockSpec{CID: cid}, nil
 }
 
 // parseDisk reads FILE[,ro][,serial=TEXT]: a file's name has no comma.
@@ -187,6 +213,7 @@ func (p *program) vmCreate() *cobra.Command {
 		disks   []string
 		nics    []string
 		seed    seedFiles
+		vsock   string
 		start   bool
 		task    waiting
 	)
@@ -216,6 +243,9 @@ func (p *program) vmCreate() *cobra.Command {
 					return usageError{err}
 				}
 				spec.NICs = append(spec.NICs, n)
+			}
+			if spec.Vsock, err = parseVsock(vsock); err != nil {
+				return usageError{err}
 			}
 			spec.OnPoweroff, spec.OnCrash = api.EndPolicy(onOff), api.EndPolicy(onCrash)
 			spec.MemoryBytes, spec.OnReset, spec.Console = bytes, api.ResetPolicy(onReset), api.ConsoleKind(console)
@@ -251,6 +281,8 @@ func (p *program) vmCreate() *cobra.Command {
 	flags.StringArrayVar(&disks, "disk", nil, "raw image in the host's folder of disks: FILE[,ro][,serial=TEXT]; may be repeated")
 	flags.StringArrayVar(&nics, "nic", nil, "network card on a bridge of the host: BRIDGE[,mac=ADDRESS]; may be repeated")
 	seed.flags(flags)
+	flags.StringVar(&vsock, "vsock", "", "sockets between the guest and the host, with a CID or --vsock=auto")
+	flags.Lookup("vsock").NoOptDefVal = anyCID
 	flags.StringVar(&console, "console", string(spec.Console), "the guest's device that is the console: serial or virtio")
 	flags.StringVar(&onReset, "on-reset", string(spec.OnReset), "what a reset by the guest does: restart or stop")
 	flags.StringVar(&onOff, "on-poweroff", string(spec.OnPoweroff), "what a power-off by the guest leads to: stop or restart")

@@ -35,6 +35,8 @@ func (s *stub) guest() {
 		s.exit <- 139
 	case Breaks:
 		s.tell(&ctl.DeviceBroken{Device: "disk0", Text: "the guest's ring is none"})
+	case Calls:
+		go s.calls()
 	case Resets:
 		s.mu.Lock()
 		s.resets++

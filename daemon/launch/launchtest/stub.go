@@ -45,6 +45,7 @@ const (
 	Tires     = "tires\n"     // runs for a moment, then powers off
 	BIOS      = "bios\n"      // runs, and is a firmware and no kernel
 	Breaks    = "breaks\n"    // runs, and breaks its first disk
+	Calls     = "calls\n"     // runs, and connects to CallsPort of the host's again and again
 )
 
 // IsStub reports whether this process was started as a monitor.
@@ -189,6 +190,8 @@ func (s *stub) do(m ctl.Message, fds []int) (ctl.Message, *ctl.Error) {
 		s.consoles.grant(*r)
 	case *ctl.ConsoleClose:
 		s.consoles.close(r.Session)
+	case *ctl.VsockDialed:
+		s.dialed(fds)
 	}
 	return nil, nil
 }
@@ -199,6 +202,10 @@ func (s *stub) configure(m spec.Spec, fds []int) *ctl.Error {
 		return &ctl.Error{Code: ctl.StateConflict, Text: "not idle, or descriptors are missing"}
 	}
 	kernel := os.NewFile(uintptr(fds[1]), "kernel")
+	if m.CID != 0 {
+		go acceptVsock(fds[len(fds)-1])
+		fds = fds[:len(fds)-1]
+	}
 	ctl.CloseAll(fds[2:])
 	text, err := io.ReadAll(kernel)
 	kernel.Close()

@@ -665,6 +665,8 @@ export interface components {
              * @default 1
              */
             vcpus: number;
+            /** @description Sockets between the guest and programs on the host; without it the guest has none */
+            vsock?: components["schemas"]["VsockSpec"];
         };
         VMStatus: {
             /** @description What can be asked of the VM in this state */
@@ -693,6 +695,13 @@ export interface components {
             since: string;
             /** @enum {string} */
             state: "off" | "starting" | "running" | "paused" | "stopping";
+        };
+        VsockSpec: {
+            /**
+             * Format: int64
+             * @description The guest's address, unique on this host; given when the VM is created if it is left out
+             */
+            cid?: number;
         };
         WhoAmI: {
             groups: string[];

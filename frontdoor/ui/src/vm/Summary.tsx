@@ -17,7 +17,11 @@ import { formatBytes } from "./validate";
 export function Summary({ vm }: { vm: VM }) {
   const { spec, status } = vm;
   // Its addresses are its own.
-  const another = { ...spec, ...(spec.nics && { nics: spec.nics.map(({ bridge }) => ({ bridge })) }) };
+  const another = {
+    ...spec,
+    ...(spec.nics && { nics: spec.nics.map(({ bridge }) => ({ bridge })) }),
+    ...(spec.vsock && { vsock: {} }),
+  };
   return (
     <div className="vmctl-cards">
       <Card>
@@ -49,6 +53,7 @@ export function Summary({ vm }: { vm: VM }) {
             <Item term="Disks">{spec.disks?.length ? <Disks disks={spec.disks} /> : "none"}</Item>
             <Item term="Network cards">{spec.nics?.length ? <NICs nics={spec.nics} /> : "none"}</Item>
             <Item term="Seed">{vm.seed ? <Seed vm={vm} size={vm.seed} /> : "none"}</Item>
+            <Item term="Sockets to the host">{spec.vsock ? `CID ${spec.vsock.cid ?? ""}` : "none"}</Item>
             <Item term="Console">{spec.console === "virtio" ? "virtio (hvc0)" : "serial port (ttyS0)"}</Item>
             <Item term="When the guest resets">{spec.onReset === "stop" ? "power off" : "boot again"}</Item>
             <Item term="When it powers off">{spec.onPoweroff === "restart" ? "power on again" : "stay off"}</Item>

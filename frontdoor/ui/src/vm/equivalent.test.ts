@@ -21,11 +21,11 @@ describe("createLines", () => {
     onPoweroff: "stop" as const,
     onCrash: "stop" as const,
   };
-  it("names disks, network cards and console", () => {
+  it("names disks, network cards, sockets and console", () => {
     const nics = [{ bridge: "br0" }, { bridge: "br1", mac: "52:54:00:12:34:56" }];
     const disks = [{ path: "a b.img", serial: "x" }, { path: "c.img", readOnly: true }];
-    expect(createLines("web", { ...spec, boot: { kernel: "k" }, disks, nics, console: "virtio" }).vmctl).toBe(
-      "vmctl vm create web --vcpus 2 --memory 512M --kernel k --disk 'a b.img,serial=x' --disk c.img,ro --nic br0 --nic br1,mac=52:54:00:12:34:56 --console virtio",
+    expect(createLines("web", { ...spec, boot: { kernel: "k" }, disks, nics, vsock: { cid: 7 }, console: "virtio" }).vmctl).toBe(
+      "vmctl vm create web --vcpus 2 --memory 512M --kernel k --disk 'a b.img,serial=x' --disk c.img,ro --nic br0 --nic br1,mac=52:54:00:12:34:56 --vsock=7 --console virtio",
     );
   });
   it("names every part of the spec", () => {
@@ -49,6 +49,7 @@ describe("createLines", () => {
   it("leaves out what is not there", () => {
     const lines = createLines("web", { ...spec, memoryBytes: 2 ** 31, onReset: "stop", boot: { kernel: "k" } });
     expect(lines.vmctl).toBe("vmctl vm create web --vcpus 2 --memory 2G --kernel k --on-reset stop");
+    expect(createLines("web", { ...spec, boot: { kernel: "k" }, vsock: {} }).vmctl).toContain(" --vsock=auto");
     const disk = createLines("web", { ...spec, boot: {}, disks: [{ path: "debian.img" }] });
     expect(disk.vmctl).toBe("vmctl vm create web --vcpus 2 --memory 512M --disk debian.img");
   });

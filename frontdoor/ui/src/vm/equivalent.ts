@@ -28,6 +28,7 @@ export function createLines(name: string, spec: VMSpec, seed?: Seed): Lines {
   for (const nic of spec.nics ?? []) words.push("--nic", quote(nic.bridge + (nic.mac ? `,mac=${nic.mac}` : "")));
   if (seed?.userData) words.push("--user-data user-data");
   if (seed?.networkConfig) words.push("--network-config network-config");
+  if (spec.vsock) words.push(`--vsock=${spec.vsock.cid ?? "auto"}`);
   if (spec.console && spec.console !== "serial") words.push("--console", spec.console);
   if (spec.onReset && spec.onReset !== "restart") words.push("--on-reset", spec.onReset);
   if (spec.onPoweroff && spec.onPoweroff !== "stop") words.push("--on-poweroff", spec.onPoweroff);
