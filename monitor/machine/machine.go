@@ -61,6 +61,8 @@ type Config struct {
 	// Dial asks for a socket of the host's that the guest wants to connect to: see
 	// vsock.New.
 	Dial func(number, port uint32) bool
+	// Idle is called, and must be quick, when the last of those sockets was closed.
+	Idle func()
 	// Reset is called, from Run's goroutine, when the guest was reset and before
 	// it runs again.
 	Reset func(count uint32)
@@ -128,7 +130,7 @@ type Machine struct {
 func New(c Config) (*Machine, error) {
 	m := &Machine{vm: c.VM, spec: c.Spec, onBoot: c.Reset, onBroken: c.Broken, output: c.Output}
 	if c.Spec.CID != 0 {
-		m.vsock = vsock.New(c.Spec.CID, c.Vsock, c.Dial)
+		m.vsock = vsock.New(c.Spec.CID, c.Vsock, c.Dial, c.Idle)
 	}
 	if err := m.open(c); err != nil {
 		m.Close()

@@ -55,8 +55,9 @@ func newMonitor(name string) *monitor {
 	return m
 }
 
-// trimSoon is called after the machine was set up, and after a viewer left: an idle
-// monitor allocates nothing, and would keep what they took for good.
+// trimSoon is called after the machine was set up, after a viewer left, and after the
+// last of the guest's sockets was closed: an idle monitor allocates nothing, and would
+// keep what they took for good.
 func (m *monitor) trimSoon() { m.trim.Reset(trimDelay) }
 
 // open begins to serve control and console.
@@ -153,7 +154,7 @@ func (m *monitor) configure(s spec.Spec, from *saved.Files, fds []int) *ctl.Erro
 		if cfg.Vsock, err = listen.Open(fds[files], "vsock"); err != nil {
 			return refusal(err)
 		}
-		cfg.Dial = m.vsockDial
+		cfg.Dial, cfg.Idle = m.vsockDial, m.trimSoon
 	}
 	if files == 3 {
 		cfg.Initrd = os.NewFile(uintptr(fds[2]), "initrd")

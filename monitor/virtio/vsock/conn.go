@@ -128,6 +128,9 @@ func (d *Device) remove(c *conn) {
 		d.line = slices.Delete(d.line, i, i+1)
 	}
 	delete(d.conns, c.ports)
+	if len(d.conns) == 0 {
+		d.idle()
+	}
 }
 
 // expire ends a connection some time from now.

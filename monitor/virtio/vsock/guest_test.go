@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,6 +49,7 @@ type guest struct {
 	path string
 	out  sync.Mutex // one packet at a time
 	asks chan [2]uint32
+	idle atomic.Int32 // how often it was
 }
 
 func newGuest(t *testing.T) *guest {
@@ -77,7 +79,7 @@ func newGuest(t *testing.T) *guest {
 		}
 		g.asks <- [2]uint32{id, port}
 		return true
-	})
+	}, func() { g.idle.Add(1) })
 	g.drv = virtiotest.New(t, g.dev, 0)
 	return g
 }

@@ -68,6 +68,7 @@ type Device struct {
 	cid      uint32
 	listener *listen.Socket
 	dial     func(id, port uint32) bool
+	idle     func()
 	hosts    sync.WaitGroup // goroutines of who says hello
 	work     sync.WaitGroup // goroutines between Start and Stop
 	wake     chan struct{}  // has room for one: there is something for the guest, or room
@@ -98,9 +99,10 @@ type Device struct {
 // dial asks for a connection to a port of the host's; it must neither wait nor call
 // back. If it returns true, Dialed is called with the same number some time, or the
 // guest is refused after a while; else it is refused at once.
-func New(cid uint32, listener *listen.Socket, dial func(id, port uint32) bool) *Device {
+// idle is called when the last connection has ended, and must be quick.
+func New(cid uint32, listener *listen.Socket, dial func(id, port uint32) bool, idle func()) *Device {
 	return &Device{
-		cid: cid, listener: listener, dial: dial,
+		cid: cid, listener: listener, dial: dial, idle: idle,
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), closed: make(chan struct{}),
 		conns: make(map[ports]*conn), asks: make(map[uint32]*ask), strangers: make(map[*os.File]bool),
 	}

@@ -47,8 +47,14 @@ func TestHostConnects(t *testing.T) {
 	h.Close()
 	g.wantShut(both)
 	g.send(p.answer(data), "too late, and no harm")
+	if g.idle.Load() != 0 {
+		t.Error("idle, with a connection")
+	}
 	g.send(p.answer(reset), "")
 	g.none()
+	if n := g.idle.Load(); n != 1 {
+		t.Errorf("idle %d times", n)
+	}
 }
 
 func TestHostCloses(t *testing.T) {
