@@ -381,7 +381,11 @@ func (v *VMX) cleanup() {
 		v.VM.Close()
 	}
 	if v.t.Failed() {
-		v.t.Logf("vmx says:\n%s", v.log)
+		v.t.Logf("vmx ended with %v and says:\n%s", v.state, v.log)
+		for len(v.Events) > 0 {
+			m := <-v.Events
+			v.t.Logf("it told %T%+v", m, m)
+		}
 	}
 }
 
