@@ -31,14 +31,17 @@ const (
 	NICInvalid      Code = 18 // likewise a network card
 	SaveInvalid     Code = 19 // files that are no save of this machine
 	SaveFailed      Code = 20 // the machine could not be written, and goes on
-	numCodes             = 21
+	FormatInvalid   Code = 21 // a file of a disk that is not of its format, or damaged
+	FormatRefused   Code = 22 // an image that asks for what is not supported: encryption, or to be repaired
+	BackingInvalid  Code = 23 // an image whose backing file is not as was said
+	numCodes             = 24
 )
 
 var codeNames = [numCodes]string{
 	"ok", "badMessage", "unknownRequest", "stateConflict", "specInvalid", "vcpusInvalid", "memoryInvalid",
 	"cmdlineTooLong", "cmdlineInvalid", "descriptorWrong", "bootFileInvalid", "kernelTooLarge", "initrdTooLarge",
 	"kernelFailed", "limitExceeded", "unsupported", "internal", "diskInvalid",
-	"nicInvalid", "saveInvalid", "saveFailed",
+	"nicInvalid", "saveInvalid", "saveFailed", "diskFormatInvalid", "diskFormatRefused", "diskBackingInvalid",
 }
 
 // String returns the code's name, such as "initrdTooLarge".

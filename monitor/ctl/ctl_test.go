@@ -282,3 +282,15 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Each code has a name.
+func TestCodes(t *testing.T) {
+	seen := map[string]bool{}
+	for c := ctl.OK; c <= ctl.BackingInvalid; c++ {
+		if name := c.String(); name == "" || strings.HasPrefix(name, "code ") || seen[name] {
+			t.Errorf("code %d is %q", uint32(c), name)
+		} else {
+			seen[name] = true
+		}
+	}
+}

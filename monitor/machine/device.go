@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmctl/abi"
+	"vmctl/monitor/qcow2"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/virtio"
 	"vmctl/monitor/virtio/balloon"
@@ -69,7 +70,7 @@ func (m *Machine) addVirtio() error {
 	return nil
 }
 
-// ErrDisk is a disk whose backend is not there, or is none of a raw disk.
+// ErrDisk is a disk whose backend is not there, or has other files than the disk.
 var ErrDisk = errors.New("no such disk is attached to the VM")
 
 // ErrNIC is a network card whose backend is not there, or is none of one tap.
@@ -98,7 +99,11 @@ func (m *Machine) take(number uint32, kind abi.BackendKind, roles ...abi.Role) (
 }
 
 func (m *Machine) openDisk(d spec.Disk) (virtio.Device, error) {
-	fds, err := m.take(d.Backend, abi.BackendDisk, abi.RoleData)
+	roles := []abi.Role{abi.RoleData}
+	for range d.Backing {
+		roles = append(roles, abi.RoleBase)
+	}
+	fds, err := m.take(d.Backend, abi.BackendDisk, roles...)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, ErrDisk
 	}
@@ -106,9 +111,19 @@ func (m *Machine) openDisk(d spec.Disk) (virtio.Device, error) {
 		return nil, err
 	}
 	// A queue for each processor, as far as they serve a purpose.
-	return blk.Open(os.NewFile(uintptr(fds[0]), "disk"), blk.Options{
-		ReadOnly: d.ReadOnly, ID: d.ID, Queues: int(min(m.spec.VCPUs, blk.MaxQueues)),
-	})
+	o := blk.Options{ReadOnly: d.ReadOnly, ID: d.ID, Queues: int(min(m.spec.VCPUs, blk.MaxQueues))}
+	if d.Format == spec.Raw {
+		return blk.Open(os.NewFile(uintptr(fds[0]), "disk"), o)
+	}
+	files := make([]qcow2.File, len(fds))
+	for i, fd := range fds {
+		files[i] = qcow2.File{File: os.NewFile(uintptr(fd), "disk"), Raw: i > 0 && d.Backing[i-1] == spec.Raw}
+	}
+	image, err := qcow2.Open(files...)
+	if err != nil {
+		return nil, err
+	}
+	return blk.OpenImage(image, o)
 }
 
 func (m *Machine) openNIC(n spec.NIC) (virtio.Device, error) {

@@ -116,7 +116,7 @@ func (m *Machine) write(w *saved.Writer) error {
 func (m *Machine) shape() []byte {
 	s := spec.Spec{VCPUs: m.spec.VCPUs, MemoryBytes: m.spec.MemoryBytes, Firmware: m.spec.Firmware, Console: m.spec.Console, CID: m.spec.CID}
 	for _, d := range m.spec.Disks {
-		s.Disks = append(s.Disks, spec.Disk{ReadOnly: d.ReadOnly, ID: d.ID})
+		s.Disks = append(s.Disks, spec.Disk{ReadOnly: d.ReadOnly, ID: d.ID, Format: d.Format, Backing: d.Backing})
 	}
 	for _, n := range m.spec.NICs {
 		s.NICs = append(s.NICs, spec.NIC{MAC: n.MAC})

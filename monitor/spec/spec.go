@@ -20,8 +20,9 @@ const (
 	MaxMemory  = 1 << 40  // bytes
 	MemoryStep = 4096     // bytes: memory is a multiple of it
 	MaxCmdline = 2047     // bytes, without a final NUL
-	MaxDisks   = 17       // 16 of the VM, and that of its seed
-	MaxDiskID  = 20       // bytes
+	MaxDisks   = 17 // 16 of the VM, and that of its seed
+	MaxDiskID  = 20 // bytes
+	MaxBacking = 15 // files behind a disk's own
 	MaxNICs    = 8
 	MinCID     = 3         // those below are the host's, and others of a meaning of their own
 	MaxCID     = 1<<32 - 2 // likewise
@@ -38,6 +39,9 @@ var (
 	ErrConsole = errors.New("console is not known")
 	ErrDisks   = errors.New("more than 17 disks")
 	ErrDiskID  = errors.New("identity of a disk must be at most 20 printable ASCII bytes")
+	ErrFormat  = errors.New("format of a disk is not known")
+	ErrQCOW2   = errors.New("disk of qcow2 must be read-only")
+	ErrBacking = errors.New("a disk of qcow2 alone has backing files, at most 15, and only the last may be raw")
 	ErrNICs    = errors.New("more than 8 network cards")
 	ErrMAC     = errors.New("address of a network card must be one station's, and not zero")
 	ErrCID     = errors.New("CID of the guest must be 3 to 4294967294, or 0 for no sockets")
@@ -77,12 +81,46 @@ type Spec struct {
 	CID         uint32 // address of its sockets, unique on the host; 0: it has none
 }
 
-// Disk is one disk. Its file is attached to the VM before Configure, and taken from
+// Format says what the bytes of a file mean. It is never guessed: a guest could write
+// to a raw disk what looks like another format.
+type Format uint8
+
+// Formats of files.
+const (
+	Raw   Format = 0 // the disk itself
+	QCOW2 Format = 1 // read only
+)
+
+// Disk is one disk. Its files are attached to the VM before Configure, and taken from
 // there: a monitor opens no path, and the kernel knows who has which disk.
 type Disk struct {
 	Backend  uint32 // number of the backend that VM_ATTACH_DISK gave
 	ReadOnly bool
-	ID       string // what the guest sees as its serial number
+	ID       string   // what the guest sees as its serial number
+	Format   Format   // of the file with RoleData
+	Backing  []Format // of those with RoleBase: its backing file, that one's, and so on
+}
+
+func (d *Disk) validate() error {
+	switch {
+	case len(d.ID) > MaxDiskID || strings.ContainsFunc(d.ID, func(c rune) bool { return c < ' ' || c > '~' }):
+		return ErrDiskID
+	case len(d.Backing) > MaxBacking || d.Format != QCOW2 && len(d.Backing) > 0:
+		return ErrBacking
+	case d.Format > QCOW2:
+		return ErrFormat
+	case d.Format == QCOW2 && !d.ReadOnly:
+		return ErrQCOW2
+	}
+	for i, f := range d.Backing {
+		switch {
+		case f > QCOW2:
+			return ErrFormat
+		case f == Raw && i < len(d.Backing)-1:
+			return ErrBacking
+		}
+	}
+	return nil
 }
 
 // NIC is one network card. Its tap, and its vhost if it has one, are attached to the VM
@@ -95,7 +133,8 @@ type NIC struct {
 
 // version is the first byte of the encoding. A field is added by a new version
 // that the reader knows beside the old ones. Version 1 had neither disks nor a choice
-// of console, version 2 no network cards, version 3 no firmware, version 4 no sockets.
+// of console, version 2 no network cards, version 3 no firmware, version 4 no sockets and
+// raw disks alone.
 const version = 5
 
 // Validate checks every limit. errors.Is: the errors of this package.
@@ -124,8 +163,8 @@ func (s *Spec) Validate() error {
 	}
 	backends := make([]uint32, 0, MaxDisks+MaxNICs)
 	for _, d := range s.Disks {
-		if len(d.ID) > MaxDiskID || strings.ContainsFunc(d.ID, func(c rune) bool { return c < ' ' || c > '~' }) {
-			return ErrDiskID
+		if err := d.validate(); err != nil {
+			return err
 		}
 		backends = append(backends, d.Backend)
 	}
@@ -164,6 +203,13 @@ func (s *Spec) Encode(buf []byte) []byte {
 	}
 	w.Bool(s.Firmware)
 	w.U32(s.CID)
+	for _, d := range s.Disks {
+		w.U8(uint8(d.Format))
+		w.U8(uint8(len(d.Backing)))
+		for _, f := range d.Backing {
+			w.U8(uint8(f))
+		}
+	}
 	return w.Bytes()
 }
 
@@ -188,6 +234,9 @@ func Decode(msg []byte) (Spec, error) {
 	}
 	if v > 4 {
 		s.CID = r.U32()
+		for i := range s.Disks {
+			s.Disks[i].Format, s.Disks[i].Backing = Format(r.U8()), readBacking(r)
+		}
 	}
 	if err := r.Close(); err != nil {
 		return Spec{}, err
@@ -208,6 +257,18 @@ func readDisks(r *wire.Reader) (disks []Disk) {
 		disks = append(disks, d)
 	}
 	return disks
+}
+
+func readBacking(r *wire.Reader) (formats []Format) {
+	n := int(r.U8())
+	if n > MaxBacking {
+		r.Fail(ErrBacking)
+		return nil
+	}
+	for range n {
+		formats = append(formats, Format(r.U8()))
+	}
+	return formats
 }
 
 func readNICs(r *wire.Reader) (nics []NIC) {

@@ -24,7 +24,9 @@ func good() spec.Spec {
 func TestSpecComesBack(t *testing.T) {
 	kernel, firmware := good(), good()
 	firmware.Firmware, firmware.Cmdline = true, ""
-	for _, want := range []spec.Spec{kernel, firmware} {
+	image := good()
+	image.Disks[1].Format, image.Disks[1].Backing = spec.QCOW2, []spec.Format{spec.QCOW2, spec.Raw}
+	for _, want := range []spec.Spec{kernel, firmware, image} {
 		got, err := spec.Decode(want.Encode(nil))
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %+v, %v; want %+v", got, err, want)
@@ -61,6 +63,14 @@ func TestBadSpecs(t *testing.T) {
 		{"odd identity", func(s *spec.Spec) { s.Disks[0].ID = "a\n" }, spec.ErrDiskID},
 		{"CID of the host", func(s *spec.Spec) { s.CID = 2 }, spec.ErrCID},
 		{"CID of anybody", func(s *spec.Spec) { s.CID = 1<<32 - 1 }, spec.ErrCID},
+		{"unknown format", func(s *spec.Spec) { s.Disks[1].Format = 2 }, spec.ErrFormat},
+		{"qcow2 to write to", func(s *spec.Spec) { s.Disks[0].Format = spec.QCOW2 }, spec.ErrQCOW2},
+		{"raw with a backing file", func(s *spec.Spec) { s.Disks[1].Backing = []spec.Format{spec.Raw} }, spec.ErrBacking},
+		{"backing of an unknown format", func(s *spec.Spec) { s.Disks[1].Format, s.Disks[1].Backing = spec.QCOW2, []spec.Format{2} }, spec.ErrFormat},
+		{"files behind a raw one", func(s *spec.Spec) {
+			s.Disks[1].Format, s.Disks[1].Backing = spec.QCOW2, []spec.Format{spec.Raw, spec.Raw}
+		}, spec.ErrBacking},
+		{"long chain", func(s *spec.Spec) { s.Disks[1].Format, s.Disks[1].Backing = spec.QCOW2, make([]spec.Format, 16) }, spec.ErrBacking},
 		{"unknown policy", func(s *spec.Spec) { s.OnReset = 3 }, spec.ErrPolicy},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -99,8 +109,8 @@ func TestDecodeRefusesOtherBytes(t *testing.T) {
 	}
 }
 
-// Daemons from before there were sockets, firmware, network cards, and disks, are
-// still understood.
+// Daemons from before there were sockets, formats, firmware, network cards, and disks,
+// are still understood.
 func TestOldVersions(t *testing.T) {
 	s := good()
 	for _, old := range []struct {
@@ -108,9 +118,9 @@ func TestOldVersions(t *testing.T) {
 		lacks   int // bytes, of a spec without what came later
 		bend    func()
 	}{
-		{4, 4, func() { s.CID = 0 }},
-		{3, 5, func() { s.Firmware = false }},
-		{2, 6, func() { s.NICs = nil }},
+		{4, 8, func() { s.CID = 0 }},
+		{3, 9, func() { s.Firmware = false }},
+		{2, 10, func() { s.NICs = nil }},
 		{1, 8, func() { s.Disks, s.Console = nil, spec.Serial }},
 	} {
 		old.bend()

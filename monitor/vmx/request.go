@@ -16,6 +16,7 @@ import (
 	"vmctl/monitor/ctl"
 	"vmctl/monitor/machine"
 	"vmctl/monitor/mem"
+	"vmctl/monitor/qcow2"
 	"vmctl/monitor/saved"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/virtio/blk"
@@ -194,6 +195,9 @@ var codes = []struct {
 	{spec.ErrConsole, ctl.SpecInvalid},
 	{spec.ErrDisks, ctl.DiskInvalid},
 	{spec.ErrDiskID, ctl.DiskInvalid},
+	{spec.ErrFormat, ctl.FormatInvalid},
+	{spec.ErrQCOW2, ctl.DiskInvalid},
+	{spec.ErrBacking, ctl.BackingInvalid},
 	{spec.ErrBackend, ctl.SpecInvalid},
 	{spec.ErrNICs, ctl.NICInvalid},
 	{spec.ErrMAC, ctl.NICInvalid},
@@ -201,6 +205,21 @@ var codes = []struct {
 	{machine.ErrDisk, ctl.DiskInvalid},
 	{blk.ErrFile, ctl.DiskInvalid},
 	{blk.ErrReadOnly, ctl.DiskInvalid},
+	{qcow2.ErrMagic, ctl.FormatInvalid},
+	{qcow2.ErrVersion, ctl.FormatInvalid},
+	{qcow2.ErrHeader, ctl.FormatInvalid},
+	{qcow2.ErrCorrupt, ctl.FormatInvalid},
+	{qcow2.ErrFile, ctl.DiskInvalid},
+	{qcow2.ErrEncrypted, ctl.FormatRefused},
+	{qcow2.ErrDirty, ctl.FormatRefused},
+	{qcow2.ErrMarked, ctl.FormatRefused},
+	{qcow2.ErrDataFile, ctl.FormatRefused},
+	{qcow2.ErrFeature, ctl.FormatRefused},
+	{qcow2.ErrCompression, ctl.FormatRefused},
+	{qcow2.ErrFiles, ctl.BackingInvalid},
+	{qcow2.ErrNoBacking, ctl.BackingInvalid},
+	{qcow2.ErrBacking, ctl.BackingInvalid},
+	{qcow2.ErrBackingFormat, ctl.BackingInvalid},
 	{machine.ErrNIC, ctl.NICInvalid},
 	{net.ErrTap, ctl.NICInvalid},
 	{net.ErrVhost, ctl.NICInvalid},

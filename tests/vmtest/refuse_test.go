@@ -5,6 +5,7 @@
 package vmtest_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"vmctl/abi"
 	"vmctl/monitor/ctl"
+	"vmctl/monitor/spec"
 	"vmctl/tests/vmtest"
 )
 
@@ -68,6 +70,17 @@ func TestWhatCannotBeConfigured(t *testing.T) {
 		{"identity of a disk that is too long", func(t *testing.T) vmtest.Config {
 			return vmtest.Config{Disks: []vmtest.Disk{{Path: file(t, "", 512), ID: "more than twenty bytes"}}}
 		}, ctl.DiskInvalid},
+		{"qcow2 that is none", image(func(t *testing.T) string { return file(t, "QFI", 1<<20) }), ctl.FormatInvalid},
+		{"qcow2 that is cut", image(func(t *testing.T) string { return file(t, string(topImage[:100]), 100) }), ctl.FormatInvalid},
+		{"qcow2 that is encrypted", image(func(t *testing.T) string {
+			b := bytes.Clone(baseImage)
+			b[35] = 2
+			return file(t, string(b), int64(len(b)))
+		}), ctl.FormatRefused},
+		{"qcow2 without its backing file", image(func(t *testing.T) string { return file(t, string(topImage), int64(len(topImage))) }), ctl.BackingInvalid},
+		{"qcow2 to write to", func(t *testing.T) vmtest.Config {
+			return vmtest.Config{Disks: []vmtest.Disk{{Path: file(t, string(baseImage), int64(len(baseImage))), Format: spec.QCOW2}}}
+		}, ctl.DiskInvalid},
 		{"NUL in the command line", func(*testing.T) vmtest.Config { return vmtest.Config{Cmdline: "a\x00b"} }, ctl.CmdlineInvalid},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -81,6 +94,13 @@ func TestWhatCannotBeConfigured(t *testing.T) {
 				t.Errorf("the kernel says %v", state)
 			}
 		})
+	}
+}
+
+// image is a VM with a qcow2 image to read.
+func image(path func(t *testing.T) string) func(t *testing.T) vmtest.Config {
+	return func(t *testing.T) vmtest.Config {
+		return vmtest.Config{Disks: []vmtest.Disk{{Path: path(t), ReadOnly: true, Format: spec.QCOW2}}}
 	}
 }
 

@@ -192,6 +192,14 @@ type Disk struct {
 	Path     string
 	ReadOnly bool
 	ID       string
+	Format   spec.Format
+	Backing  []File
+}
+
+// File is a file behind that of a disk.
+type File struct {
+	Path   string
+	Format spec.Format
 }
 
 // Spec is the spec of a Config with nothing set.
@@ -282,9 +290,18 @@ func (v *VMX) attach(d Disk) spec.Disk {
 	f, err := os.OpenFile(d.Path, flags, 0)
 	v.must(err)
 	defer f.Close()
-	n, err := v.VM.AttachDisk(abi.Part{FD: int(f.Fd()), Role: abi.RoleData})
+	s := spec.Disk{ReadOnly: d.ReadOnly, ID: d.ID, Format: d.Format}
+	parts := []abi.Part{{FD: int(f.Fd()), Role: abi.RoleData}}
+	for _, b := range d.Backing {
+		f, err := os.Open(b.Path)
+		v.must(err)
+		defer f.Close()
+		parts = append(parts, abi.Part{FD: int(f.Fd()), Role: abi.RoleBase})
+		s.Backing = append(s.Backing, b.Format)
+	}
+	s.Backend, err = v.VM.AttachDisk(parts...)
 	v.must(err)
-	return spec.Disk{Backend: n, ReadOnly: d.ReadOnly, ID: d.ID}
+	return s
 }
 
 // plug gives the VM a network card, and closes its files here.

@@ -3,11 +3,13 @@
 // Package blk is virtio's block device on a raw file: a regular file or a block
 // device of the host. Its data goes straight between the file and guest memory,
 // by io_uring or, where the host refuses rings, by system calls of a few workers.
+// The workers also read disks that are made of files in some other way.
 package blk
 
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -75,9 +77,19 @@ type Options struct {
 	Queues   int    // 1 to MaxQueues
 }
 
+// Image is a disk to read that is no raw file. Its methods may be called side by side.
+type Image interface {
+	Size() int64
+	// ReadVec fills buffers, one behind the other, from an offset on, or fails. It
+	// may use the list up.
+	ReadVec(bufs [][]byte, off uint64) error
+	io.Closer
+}
+
 // Device is a disk.
 type Device struct {
-	file    *os.File
+	file    *os.File // or nil, and there is an image
+	image   Image
 	opt     Options
 	sectors uint64
 	through bool // writes go through to the medium
@@ -98,6 +110,19 @@ func Open(f *os.File, o Options) (*Device, error) {
 	d := &Device{file: f, opt: o}
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, f.Close())
+	}
+	return d, nil
+}
+
+// OpenImage makes a disk of an image, which it takes over. errors.Is: ErrFile, ErrReadOnly.
+func OpenImage(i Image, o Options) (*Device, error) {
+	d := &Device{image: i, opt: o, sectors: uint64(i.Size()) / sector}
+	d.opt.Queues = min(max(o.Queues, 1), MaxQueues)
+	switch {
+	case !o.ReadOnly:
+		return nil, errors.Join(ErrReadOnly, i.Close())
+	case d.sectors == 0:
+		return nil, errors.Join(ErrFile, i.Close())
 	}
 	return d, nil
 }
@@ -133,11 +158,13 @@ func (d *Device) open() error {
 // Attach chooses the engine by trying: what a kernel, its settings and a filter of
 // system calls allow is known to nobody else.
 func (d *Device) Attach(bells []int) error {
-	if e, err := newRings(d, bells); err == nil {
-		d.engine = e
-	} else {
-		d.engine = newWorkers(d)
+	if d.image == nil {
+		if e, err := newRings(d, bells); err == nil {
+			d.engine = e
+			return nil
+		}
 	}
+	d.engine = newWorkers(d)
 	return nil
 }
 
@@ -190,11 +217,14 @@ func (d *Device) Load(r *wire.Reader) {
 	}
 }
 
-// Close lets go of the file.
+// Close lets go of the file or image.
 func (d *Device) Close() error {
 	var err error
 	if d.engine != nil {
 		err = d.engine.close()
+	}
+	if d.image != nil {
+		return errors.Join(err, d.image.Close())
 	}
 	return errors.Join(err, d.file.Close())
 }
