@@ -29,6 +29,9 @@ const (
 	CodeBootFileInvalid      Code = "bootFileInvalid"      // not a file that boots
 	CodeDiskMissing          Code = "diskMissing"          // no such file in the folder of disks
 	CodeDiskInvalid          Code = "diskInvalid"          // not a file that can be a disk
+	CodeDiskFormatInvalid    Code = "diskFormatInvalid"    // not of the format that was said, or damaged
+	CodeDiskFormatRefused    Code = "diskFormatRefused"    // an image that is encrypted, not whole, or more than is supported
+	CodeDiskBackingInvalid   Code = "diskBackingInvalid"   // other backing files than the image has
 	CodeDiskInUse            Code = "diskInUse"            // another VM has the disk
 	CodeNetworkMissing       Code = "networkMissing"       // no such bridge
 	CodeNetworkInvalid       Code = "networkInvalid"       // a bridge or an address that a VM cannot have
@@ -58,7 +61,8 @@ func Codes() []Code {
 		CodeInvalidRequest, CodeUnknownField, CodeNameInvalid, CodeNotFound, CodeConflict, CodeExists,
 		CodeStateConflict, CodePreconditionFailed, CodePreconditionRequired, CodeUnauthenticated,
 		CodeForbidden, CodeTooLarge, CodeLimitExceeded, CodeBootFileMissing, CodeBootFileInvalid,
-		CodeDiskMissing, CodeDiskInvalid, CodeDiskInUse, CodeNetworkMissing, CodeNetworkInvalid, CodeSeedInvalid, CodeSeedTooLarge,
+		CodeDiskMissing, CodeDiskInvalid, CodeDiskFormatInvalid, CodeDiskFormatRefused, CodeDiskBackingInvalid, CodeDiskInUse,
+		CodeNetworkMissing, CodeNetworkInvalid, CodeSeedInvalid, CodeSeedTooLarge,
 		CodeInitrdTooLarge, CodeMemoryInvalid, CodeVCPUsInvalid, CodeCmdlineTooLong,
 		CodeIdempotencyConflict, CodeIdempotencyInFlight, CodeSignatureMissing, CodeSignatureInvalid,
 		CodeSignatureStale, CodeSignatureReplayed, CodeSessionUnknown, CodeMonitorFailed,

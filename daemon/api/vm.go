@@ -16,6 +16,7 @@ const (
 	MaxCmdline   = 2047     // bytes
 	MaxPath      = 1024     // bytes
 	MaxDisks     = 16
+	MaxBacking   = 15 // files behind a disk's own
 	MaxNICs      = 8
 	MaxSerial    = 20 // bytes: virtio 1.2, 5.2.6
 	MinCID       = 3  // virtio 1.2, 5.10.4
@@ -59,13 +60,30 @@ type BootSpec struct {
 	Cmdline string `json:"cmdline,omitempty" maxLength:"2047" doc:"Command line, of a kernel"`
 }
 
-// DiskSpec is a disk: a raw image in the host's folder of disks. A path is relative
-// to the folder, or absolute and beneath it; no part of it may be a symbolic link.
+// DiskSpec is a disk: an image in the host's folder of disks. A path is relative to
+// the folder, or absolute and beneath it; no part of it may be a symbolic link.
 type DiskSpec struct {
-	Path     string `json:"path" minLength:"1" maxLength:"1024" doc:"File of whole sectors of 512 bytes; one VM at a time may write to it"`
-	ReadOnly bool   `json:"readOnly,omitempty" doc:"Any number of VMs may read it at a time"`
-	Serial   string `json:"serial,omitempty" maxLength:"20" pattern:"^[ -~]*$" doc:"What the guest sees as its serial number"`
+	Path     string        `json:"path" minLength:"1" maxLength:"1024" doc:"A raw one has whole sectors of 512 bytes; one VM at a time may write to it"`
+	ReadOnly bool          `json:"readOnly,omitempty" doc:"Any number of VMs may read it at a time"`
+	Serial   string        `json:"serial,omitempty" maxLength:"20" pattern:"^[ -~]*$" doc:"What the guest sees as its serial number"`
+	Format   DiskFormat    `json:"format,omitempty" enum:"raw,qcow2" doc:"What the file holds: raw if it is left out, and never guessed; qcow2 goes with readOnly"`
+	Backing  []BackingSpec `json:"backing,omitempty" maxItems:"15" doc:"Of qcow2: its backing file, that one's, and so on, all of them; the names inside the images are not used"`
 }
+
+// BackingSpec is a backing file of a qcow2 image.
+type BackingSpec struct {
+	Path   string     `json:"path" minLength:"1" maxLength:"1024" doc:"In the folder of disks"`
+	Format DiskFormat `json:"format,omitempty" enum:"raw,qcow2" doc:"raw if it is left out; then it is the last"`
+}
+
+// DiskFormat says what the bytes of a file mean.
+type DiskFormat string
+
+// Formats of files; an empty one is raw.
+const (
+	FormatRaw   DiskFormat = "raw"
+	FormatQCOW2 DiskFormat = "qcow2"
+)
 
 // NICSpec is a network card on a bridge of the host.
 type NICSpec struct {

@@ -145,8 +145,12 @@ func (h *handle) Stop() error {
 }
 
 // AttachDisk gives the VM a disk. errors.Is: vm.ErrDiskClaimed.
-func (h *handle) AttachDisk(file *os.File) (uint32, error) {
-	n, err := h.vm.AttachDisk(abi.Part{FD: int(file.Fd()), Role: abi.RoleData})
+func (h *handle) AttachDisk(file *os.File, backing ...*os.File) (uint32, error) {
+	parts := []abi.Part{{FD: int(file.Fd()), Role: abi.RoleData}}
+	for _, b := range backing {
+		parts = append(parts, abi.Part{FD: int(b.Fd()), Role: abi.RoleBase})
+	}
+	n, err := h.vm.AttachDisk(parts...)
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		return 0, vm.ErrDiskClaimed

@@ -124,7 +124,11 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 		machine.Console = spec.Virtio
 	}
 	for i, d := range s.Disks {
-		machine.Disks = append(machine.Disks, spec.Disk{Backend: backends.Disks[i], ReadOnly: d.ReadOnly, ID: d.Serial})
+		disk := spec.Disk{Backend: backends.Disks[i], ReadOnly: d.ReadOnly, ID: d.Serial, Format: format(d.Format)}
+		for _, b := range d.Backing {
+			disk.Backing = append(disk.Backing, format(b.Format))
+		}
+		machine.Disks = append(machine.Disks, disk)
 	}
 	if backends.Seed != 0 {
 		machine.Disks = append(machine.Disks, spec.Disk{Backend: backends.Seed, ReadOnly: true, ID: seedID})
@@ -151,6 +155,13 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 		initrd = int(files.Initrd.Fd())
 	}
 	return m.told(m.client.Configure(ctx, machine, int(run.Fd()), int(files.Kernel.Fd()), initrd, vsock))
+}
+
+func format(f api.DiskFormat) spec.Format {
+	if f == api.FormatQCOW2 {
+		return spec.QCOW2
+	}
+	return spec.Raw
 }
 
 // Start lets the guest run.
@@ -215,6 +226,12 @@ func code(c ctl.Code) api.Code {
 		return api.CodeCmdlineTooLong
 	case ctl.DiskInvalid:
 		return api.CodeDiskInvalid
+	case ctl.FormatInvalid:
+		return api.CodeDiskFormatInvalid
+	case ctl.FormatRefused:
+		return api.CodeDiskFormatRefused
+	case ctl.BackingInvalid:
+		return api.CodeDiskBackingInvalid
 	case ctl.NICInvalid:
 		return api.CodeNetworkInvalid
 	case ctl.KernelFailed:

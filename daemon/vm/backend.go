@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -45,17 +46,14 @@ func (inv *Inventory) attachDisks(ctx context.Context, h Handle, spec api.VMSpec
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	numbers := make([]uint32, 0, len(files.disks))
-	for i, file := range files.disks {
-		n, err := inv.attachDisk(ctx, h, file)
+	for i, disk := range files.disks {
+		n, err := inv.attachDisk(ctx, h, disk)
 		if err != nil {
 			return nil, diskError(spec.Disks[i].Path, err)
 		}
 		numbers = append(numbers, n)
 	}
-	for _, file := range files.disks {
-		file.Close() // nothing was written
-	}
-	files.disks = nil
+	files.closeDisks()
 	return numbers, nil
 }
 
@@ -74,14 +72,14 @@ func attachSeed(h Handle, files *Files) (uint32, error) {
 }
 
 // attachDisk waits for as long as only a VM that has ended has the disk.
-func (inv *Inventory) attachDisk(ctx context.Context, h Handle, file *os.File) (uint32, error) {
+func (inv *Inventory) attachDisk(ctx context.Context, h Handle, disk []*os.File) (uint32, error) {
 	for {
 		changed := inv.claimsChange() // before the claims are asked for
-		n, err := h.AttachDisk(file)
+		n, err := h.AttachDisk(disk[0], disk[1:]...)
 		if !errors.Is(err, ErrDiskClaimed) {
 			return n, err
 		}
-		holder, draining, err := inv.claimant(ctx, file)
+		holder, draining, err := inv.claimant(ctx, disk)
 		if err != nil {
 			return 0, err
 		}
@@ -91,25 +89,31 @@ func (inv *Inventory) attachDisk(ctx context.Context, h Handle, file *os.File) (
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			if holder == "" { // the kernel does not tell who has which backing file
+				return 0, &api.Error{Code: api.CodeDiskInUse, Detail: "in use as a backing file, or still held by I/O of a VM which has ended"}
+			}
 			return 0, &api.Error{Code: api.CodeDiskInUse, Detail: "still held by I/O of " + holder + ", which has ended"}
 		}
 	}
 }
 
 // claimant says in words who has a disk that was refused, and whether it only
-// drains. Who had it may have let go of it since: that is as if it drained.
-func (inv *Inventory) claimant(ctx context.Context, file *os.File) (holder string, draining bool, err error) {
+// drains. Who had it may have let go of it since: that is as if it drained, of
+// nobody.
+func (inv *Inventory) claimant(ctx context.Context, disk []*os.File) (holder string, draining bool, err error) {
 	claims, err := inv.kernel.Claims(ctx)
 	if err != nil {
 		return "", false, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
-		return "", false, os.NewSyscallError("fstat", err)
+	files := make([]unix.Stat_t, len(disk))
+	for i, file := range disk {
+		if err := unix.Fstat(int(file.Fd()), &files[i]); err != nil {
+			return "", false, os.NewSyscallError("fstat", err)
+		}
 	}
-	holder, draining = "a VM", true
+	draining = true
 	for _, c := range claims {
-		if c.Dev != st.Dev || c.Inode != st.Ino {
+		if !slices.ContainsFunc(files, func(st unix.Stat_t) bool { return c.Dev == st.Dev && c.Inode == st.Ino }) {
 			continue
 		}
 		name := "run " + strconv.FormatUint(c.Run, 10)

@@ -5,6 +5,7 @@ package vm
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -17,20 +18,28 @@ const sector = 512
 
 // Files are the open files that a run begins with.
 type Files struct {
-	Kernel *os.File   // or the firmware, when the spec names no kernel
-	Initrd *os.File   // may be nil
-	disks  []*os.File // until they are attached
-	seed   *os.File   // likewise; nil without one
+	Kernel *os.File     // or the firmware, when the spec names no kernel
+	Initrd *os.File     // may be nil
+	disks  [][]*os.File // until they are attached: each with its backing files
+	seed   *os.File     // likewise; nil without one
 }
 
 // Close closes them.
 func (f *Files) Close() {
-	for _, file := range append([]*os.File{f.Kernel, f.Initrd, f.seed}, f.disks...) {
+	for _, file := range []*os.File{f.Kernel, f.Initrd, f.seed} {
 		if file != nil {
 			file.Close() // nothing was written
 		}
 	}
-	f.disks, f.seed = nil, nil
+	f.seed = nil
+	f.closeDisks()
+}
+
+func (f *Files) closeDisks() {
+	for _, file := range slices.Concat(f.disks...) {
+		file.Close() // nothing was written
+	}
+	f.disks = nil
 }
 
 // openFiles opens all that spec names. The error is an *api.Error that says which
@@ -40,7 +49,7 @@ func (inv *Inventory) openFiles(spec api.VMSpec) (*Files, error) {
 	err := inv.openBoot(f, spec)
 	for i, d := range spec.Disks {
 		if err == nil {
-			err = inv.openDisk(f, "body.spec.disks["+strconv.Itoa(i)+"].path", d)
+			err = inv.openDisk(f, "body.spec.disks["+strconv.Itoa(i)+"]", d)
 		}
 	}
 	if err != nil {
@@ -91,13 +100,22 @@ func (inv *Inventory) openDisk(f *Files, field string, d api.DiskSpec) error {
 	if d.ReadOnly {
 		flags = unix.O_RDONLY
 	}
-	file, size, err := inv.disks.open(diskFile, field, d.Path, flags)
+	file, size, err := inv.disks.open(diskFile, field+".path", d.Path, flags)
 	if err != nil {
 		return err
 	}
-	f.disks = append(f.disks, file)
-	if size%sector != 0 {
-		return &api.Error{Code: api.CodeDiskInvalid, Field: field, Detail: fmt.Sprintf("%q has %d bytes, which are not whole sectors of 512", d.Path, size)}
+	f.disks = append(f.disks, []*os.File{file})
+	for i, b := range d.Backing {
+		file, _, err := inv.disks.open(diskFile, field+".backing["+strconv.Itoa(i)+"].path", b.Path, unix.O_RDONLY)
+		if err != nil {
+			return err
+		}
+		disk := &f.disks[len(f.disks)-1]
+		*disk = append(*disk, file)
+	}
+	// What another format holds is not for this process to read.
+	if d.Format != api.FormatQCOW2 && size%sector != 0 {
+		return &api.Error{Code: api.CodeDiskInvalid, Field: field + ".path", Detail: fmt.Sprintf("%q has %d bytes, which are not whole sectors of 512", d.Path, size)}
 	}
 	return nil
 }

@@ -124,10 +124,10 @@ type Handle interface {
 	// Stop ends it; it waits until no guest instruction runs. The error is
 	// ErrStopped when it was stopped before.
 	Stop() error
-	// AttachDisk gives it a disk, for writing if the file is open for that, and
-	// returns the disk's number there. The caller closes the file. The error is
-	// ErrDiskClaimed when another has the disk.
-	AttachDisk(file *os.File) (uint32, error)
+	// AttachDisk gives it a disk, for writing if the file is open for that, with the
+	// files behind it, and returns the disk's number there. The caller closes the
+	// files. The error is ErrDiskClaimed when another has one of them.
+	AttachDisk(file *os.File, backing ...*os.File) (uint32, error)
 	// AttachNIC gives it a network card, with a vhost if that is not nil, and returns
 	// the card's number there. The caller closes the files.
 	AttachNIC(tap, vhost *os.File) (uint32, error)

@@ -58,6 +58,9 @@ func checkSpec(s api.VMSpec) error {
 		case len(d.Serial) > api.MaxSerial || strings.ContainsFunc(d.Serial, func(c rune) bool { return c < ' ' || c > '~' }):
 			return bad(api.CodeDiskInvalid, field+".serial", "not at most %d printable characters of ASCII", api.MaxSerial)
 		}
+		if err := checkFormat(field, d); err != nil {
+			return err
+		}
 	}
 	if len(s.NICs) > api.MaxNICs {
 		return bad(api.CodeNetworkInvalid, "nics", "more than %d", api.MaxNICs)
@@ -69,6 +72,37 @@ func checkSpec(s api.VMSpec) error {
 			return bad(api.CodeNetworkInvalid, fmt.Sprintf("nics[%d].bridge", i), "is empty")
 		case n.MAC != "" && (err != nil || len(mac) != 6 || mac[0]&1 != 0 || bytes.Equal(mac, make([]byte, 6))):
 			return bad(api.CodeNetworkInvalid, fmt.Sprintf("nics[%d].mac", i), "%q is not one station's address, such as 52:54:00:12:34:56", n.MAC)
+		}
+	}
+	return nil
+}
+
+// checkFormat looks at what the files of a disk are said to be. Whether they are is
+// for the monitor to find out.
+func checkFormat(field string, d api.DiskSpec) error {
+	bad := func(field, format string, args ...any) error {
+		return &api.Error{Code: api.CodeDiskInvalid, Field: "body.spec." + field, Detail: fmt.Sprintf(format, args...)}
+	}
+	known := func(f api.DiskFormat) bool { return f == "" || f == api.FormatRaw || f == api.FormatQCOW2 }
+	switch {
+	case !known(d.Format):
+		return bad(field+".format", "neither raw nor qcow2")
+	case d.Format == api.FormatQCOW2 && !d.ReadOnly:
+		return bad(field+".readOnly", "is needed: qcow2 images are not written to")
+	case d.Format != api.FormatQCOW2 && len(d.Backing) > 0:
+		return bad(field+".backing", "is for qcow2 alone")
+	case len(d.Backing) > api.MaxBacking:
+		return bad(field+".backing", "more than %d", api.MaxBacking)
+	}
+	for i, b := range d.Backing {
+		field := fmt.Sprintf("%s.backing[%d]", field, i)
+		switch {
+		case b.Path == "":
+			return bad(field+".path", "is empty")
+		case !known(b.Format):
+			return bad(field+".format", "neither raw nor qcow2")
+		case b.Format != api.FormatQCOW2 && i < len(d.Backing)-1:
+			return bad(field+".format", "is raw, and there are files behind it")
 		}
 	}
 	return nil

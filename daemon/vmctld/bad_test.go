@@ -40,6 +40,9 @@ func TestBadInput(t *testing.T) {
 	spec := func(s string) string { return `{"name":"bad","spec":{` + s + `}}` }
 	kernel := func(path string) string { return spec(fmt.Sprintf(`"boot":{"kernel":%q}`, path)) }
 	disk := func(disks string) string { return spec(`"boot":{"kernel":"runs"},"disks":[` + disks + `]`) }
+	qcow2 := func(backing string) string {
+		return `{"path":"good","readOnly":true,"format":"qcow2","backing":[` + backing + `]}`
+	}
 	for _, c := range []struct {
 		what, method, path, body string
 		status                   int
@@ -110,6 +113,15 @@ func TestBadInput(t *testing.T) {
 		{"disk with an odd serial number", "POST", "/v1/vms", disk(`{"path":"good","serial":"\u00e9"}`), 422, api.CodeDiskInvalid},
 		{"disk with an unknown field", "POST", "/v1/vms", disk(`{"path":"good","cache":"none"}`), 422, api.CodeUnknownField},
 		{"too many disks", "POST", "/v1/vms", disk(strings.Repeat(`{"path":"good"},`, 16) + `{"path":"good"}`), 422, api.CodeDiskInvalid},
+		{"disk of an unknown format", "POST", "/v1/vms", disk(`{"path":"good","readOnly":true,"format":"vmdk"}`), 422, api.CodeDiskInvalid},
+		{"qcow2 to write to", "POST", "/v1/vms", disk(`{"path":"good","format":"qcow2"}`), 422, api.CodeDiskInvalid},
+		{"backing file of a raw disk", "POST", "/v1/vms", disk(`{"path":"good","readOnly":true,"backing":[{"path":"odd"}]}`), 422, api.CodeDiskInvalid},
+		{"backing file missing", "POST", "/v1/vms", disk(qcow2(`{"path":"nothing"}`)), 422, api.CodeDiskMissing},
+		{"backing file outside", "POST", "/v1/vms", disk(qcow2(`{"path":"../vmctl.db"}`)), 422, api.CodeDiskInvalid},
+		{"backing file without a path", "POST", "/v1/vms", disk(qcow2(`{"format":"raw"}`)), 422, api.CodeDiskInvalid},
+		{"backing file of an unknown format", "POST", "/v1/vms", disk(qcow2(`{"path":"good","format":"qed"}`)), 422, api.CodeDiskInvalid},
+		{"files behind a raw one", "POST", "/v1/vms", disk(qcow2(`{"path":"good"},{"path":"good"}`)), 422, api.CodeDiskInvalid},
+		{"too many backing files", "POST", "/v1/vms", disk(qcow2(strings.Repeat(`{"path":"good","format":"qcow2"},`, 15) + `{"path":"good"}`)), 422, api.CodeDiskInvalid},
 		{"unknown console", "POST", "/v1/vms", spec(`"console":"vga","boot":{"kernel":"runs"}`), 422, api.CodeInvalidRequest},
 
 		{"no such path", "GET", "/v2", "", 404, api.CodeNotFound},

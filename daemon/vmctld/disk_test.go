@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -51,7 +52,7 @@ func TestDiskClaims(t *testing.T) {
 	r := newRig(t)
 	path := r.disk("d")
 	vm := r.withDisks("writer", "runs", `{"path":"d","serial":"one"}`)
-	if len(vm.Spec.Disks) != 1 || vm.Spec.Disks[0] != (api.DiskSpec{Path: "d", Serial: "one"}) || vm.Spec.Console != api.ConsoleSerial {
+	if len(vm.Spec.Disks) != 1 || !reflect.DeepEqual(vm.Spec.Disks[0], api.DiskSpec{Path: "d", Serial: "one"}) || vm.Spec.Console != api.ConsoleSerial {
 		t.Errorf("%+v", vm.Spec)
 	}
 	r.withDisks("second", "runs", fmt.Sprintf(`{"path":%q}`, path))
@@ -76,6 +77,43 @@ func TestDiskClaims(t *testing.T) {
 		r.power("second", "powerOn")
 		r.power("second", "powerOff")
 	}
+	r.nothingRuns()
+}
+
+// TestDiskImages: an image comes with its backing files, which many VMs may read and
+// none may write to meanwhile. Whether it is an image is found by the monitor.
+func TestDiskImages(t *testing.T) {
+	r := newRig(t)
+	for _, name := range []string{"base", "none"} {
+		r.disk(name)
+	}
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(r.disk(name), []byte("QFI\xfb, and no whole sector"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	on := func(path string) string {
+		return fmt.Sprintf(`{"path":%q,"readOnly":true,"format":"qcow2","backing":[{"path":"base"}]}`, path)
+	}
+	vm := r.withDisks("a", "runs", on("a"))
+	if want := (api.DiskSpec{Path: "a", ReadOnly: true, Format: api.FormatQCOW2, Backing: []api.BackingSpec{{Path: "base"}}}); !reflect.DeepEqual(vm.Spec.Disks[0], want) {
+		t.Errorf("%+v, want %+v", vm.Spec.Disks[0], want)
+	}
+	r.withDisks("b", "runs", on("b"))
+	r.withDisks("none", "runs", on("none"))
+	r.withDisks("writer", "runs", `{"path":"base"}`)
+	r.power("a", "powerOn")
+	r.power("b", "powerOn")
+	if e := r.fails("none"); e.Code != api.CodeDiskFormatInvalid {
+		t.Errorf("%+v", e)
+	}
+	r.power("a", "powerOff")
+	r.power("b", "powerOff")
+	r.power("writer", "powerOn")
+	if e := r.fails("a"); e.Code != api.CodeDiskInUse || !strings.Contains(e.Detail, `in use by the VM "writer"`) {
+		t.Errorf("%+v", e)
+	}
+	r.power("writer", "powerOff")
 	r.nothingRuns()
 }
 

@@ -20,9 +20,9 @@ const (
 	MaxMemory  = 1 << 40  // bytes
 	MemoryStep = 4096     // bytes: memory is a multiple of it
 	MaxCmdline = 2047     // bytes, without a final NUL
-	MaxDisks   = 17 // 16 of the VM, and that of its seed
-	MaxDiskID  = 20 // bytes
-	MaxBacking = 15 // files behind a disk's own
+	MaxDisks   = 17       // 16 of the VM, and that of its seed
+	MaxDiskID  = 20       // bytes
+	MaxBacking = 15       // files behind a disk's own
 	MaxNICs    = 8
 	MinCID     = 3         // those below are the host's, and others of a meaning of their own
 	MaxCID     = 1<<32 - 2 // likewise

@@ -95,11 +95,11 @@ func TestCreateSendsTheSpec(t *testing.T) {
 	s := newStub(t)
 	u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
 	if _, errOut, status := u.run("vm", "create", "new", "--kernel", "k", "--memory", "256", "--vcpus", "3",
-		"--disk", "d.img,serial=a b", "--disk", "e.img,ro",
+		"--disk", "d.img,serial=a b", "--disk", "e.img,ro", "--disk", "f,ro,format=qcow2,backing=qcow2:g:1,backing=raw:h",
 		"--nic", "br0", "--nic", "br1,mac=52:54:00:00:00:01", "--console", "virtio", "--on-crash", "restart", "--vsock=7"); status != 0 {
 		t.Fatal(errOut)
 	}
-	want := `POST /v1/vms {"name":"new","spec":{"vcpus":3,"memoryBytes":268435456,"boot":{"kernel":"k"},"disks":[{"path":"d.img","serial":"a b"},{"path":"e.img","readOnly":true}],"nics":[{"bridge":"br0"},{"bridge":"br1","mac":"52:54:00:00:00:01"}],"vsock":{"cid":7},"console":"virtio","onReset":"restart","onPoweroff":"stop","onCrash":"restart"}}`
+	want := `POST /v1/vms {"name":"new","spec":{"vcpus":3,"memoryBytes":268435456,"boot":{"kernel":"k"},"disks":[{"path":"d.img","serial":"a b"},{"path":"e.img","readOnly":true},{"path":"f","readOnly":true,"format":"qcow2","backing":[{"path":"g:1","format":"qcow2"},{"path":"h","format":"raw"}]}],"nics":[{"bridge":"br0"},{"bridge":"br1","mac":"52:54:00:00:00:01"}],"vsock":{"cid":7},"console":"virtio","onReset":"restart","onPoweroff":"stop","onCrash":"restart"}}`
 	if s.saw() != want {
 		t.Errorf("the server saw %s, want %s", s.saw(), want)
 	}
@@ -156,6 +156,7 @@ func TestErrorsAndStatuses(t *testing.T) {
 		{"vm create new --kernel k --disk a,rw", 2, `"rw" is neither ro nor serial=TEXT`},
 		{"vm create new --kernel k --vsock=2", 2, "not a CID from 3 to 4294967294"},
 		{"vm create new --kernel k --vsock 7", 2, "usage: vmctl vm create"},
+		{"vm create new --kernel k --disk a,backing=b", 2, `"backing=b" is not backing=FORMAT:FILE`},
 		{"vm create new --kernel k --nic ,mac=1", 2, "not BRIDGE[,mac=ADDRESS]"},
 		{"vm create new --kernel k --nic br0,ip=1", 2, "not BRIDGE[,mac=ADDRESS]"},
 		{"vm create new --kernel k --vcpus x", 2, "vm create: invalid argument"},

@@ -143,6 +143,12 @@ func diskLine(d api.DiskSpec) string {
 	if d.Serial != "" {
 		line += ",serial=" + d.Serial
 	}
+	if d.Format != "" {
+		line += ",format=" + string(d.Format)
+	}
+	for _, b := range d.Backing {
+		line += ",backing=" + cmp.Or(string(b.Format), string(api.FormatRaw)) + ":" + b.Path
+	}
 	return line
 }
 
@@ -171,7 +177,8 @@ func parseVsock(text string) (*api.VsockSpec, error) {
 	return &api.VsockSpec{CID: cid}, nil
 }
 
-// parseDisk reads FILE[,ro][,serial=TEXT]: a file's name has no comma.
+// parseDisk reads FILE[,ro][,serial=TEXT][,format=FORMAT][,backing=FORMAT:FILE]...: a
+// file's name has no comma.
 func parseDisk(text string) (api.DiskSpec, error) {
 	words := strings.Split(text, ",")
 	d := api.DiskSpec{Path: words[0]}
@@ -179,14 +186,22 @@ func parseDisk(text string) (api.DiskSpec, error) {
 		return d, fmt.Errorf("--disk %s: no file", text)
 	}
 	for _, w := range words[1:] {
-		serial, ok := strings.CutPrefix(w, "serial=")
+		key, value, ok := strings.Cut(w, "=")
 		switch {
 		case w == "ro":
 			d.ReadOnly = true
-		case ok:
-			d.Serial = serial
+		case ok && key == "serial":
+			d.Serial = value
+		case ok && key == "format":
+			d.Format = api.DiskFormat(value)
+		case ok && key == "backing":
+			format, path, ok := strings.Cut(value, ":")
+			if !ok || path == "" {
+				return d, fmt.Errorf("--disk %s: %q is not backing=FORMAT:FILE", text, w)
+			}
+			d.Backing = append(d.Backing, api.BackingSpec{Path: path, Format: api.DiskFormat(format)})
 		default:
-			return d, fmt.Errorf("--disk %s: %q is neither ro nor serial=TEXT", text, w)
+			return d, fmt.Errorf("--disk %s: %q is neither ro nor serial=TEXT, format=FORMAT or backing=FORMAT:FILE", text, w)
 		}
 	}
 	return d, nil
@@ -219,10 +234,11 @@ func (p *program) vmCreate() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "create NAME --kernel FILE [flags]", Short: "Create a VM", Args: words(1, 1),
-		Long: "Create a VM. Files are paths in the host's boot folder, those of disks in\nits folder of disks; those of a seed are read here. The VM is off unless --start\nis given.",
+		Long: "Create a VM. Files are paths in the host's boot folder, those of disks in\nits folder of disks; those of a seed are read here. The VM is off unless --start\nis given.\n\nOptions of a disk: ro, serial=TEXT, format=raw or format=qcow2 (raw if it is\nleft out), and for each file behind a qcow2 image backing=FORMAT:FILE.",
 		Example: "  vmctl vm create web --kernel vmlinuz --initrd initrd.img --memory 1G\n" +
 			"  vmctl vm create web --kernel vmlinuz --cmdline 'console=ttyS0' --start\n" +
 			"  vmctl vm create web --kernel vmlinuz --disk web.img --disk tools.img,ro\n" +
+			"  vmctl vm create web --kernel vmlinuz --disk web.qcow2,ro,format=qcow2\n" +
 			"  vmctl vm create web --disk debian.img --nic br0 --user-data web.yaml",
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: p.with(func(ctx context.Context, c *client.Client, args []string) error {
@@ -278,7 +294,7 @@ func (p *program) vmCreate() *cobra.Command {
 	flags.StringVar(&spec.Boot.Kernel, "kernel", "", "kernel (bzImage), a path in the host's boot folder; without it the VM boots from its disks")
 	flags.StringVar(&spec.Boot.Initrd, "initrd", "", "initial RAM disk, likewise")
 	flags.StringVar(&spec.Boot.Cmdline, "cmdline", "", "kernel command line")
-	flags.StringArrayVar(&disks, "disk", nil, "raw image in the host's folder of disks: FILE[,ro][,serial=TEXT]; may be repeated")
+	flags.StringArrayVar(&disks, "disk", nil, "image in the host's folder of disks: FILE[,OPTION]...; may be repeated")
 	flags.StringArrayVar(&nics, "nic", nil, "network card on a bridge of the host: BRIDGE[,mac=ADDRESS]; may be repeated")
 	seed.flags(flags)
 	flags.StringVar(&vsock, "vsock", "", "sockets between the guest and the host, with a CID or --vsock=auto")

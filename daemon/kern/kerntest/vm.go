@@ -199,8 +199,12 @@ func (h handle) Stop() error {
 	return err
 }
 
-func (h handle) AttachDisk(file *os.File) (uint32, error) {
-	n, err := h.v.AttachDisk(abi.Part{FD: int(file.Fd()), Role: abi.RoleData})
+func (h handle) AttachDisk(file *os.File, backing ...*os.File) (uint32, error) {
+	parts := []abi.Part{{FD: int(file.Fd()), Role: abi.RoleData}}
+	for _, b := range backing {
+		parts = append(parts, abi.Part{FD: int(b.Fd()), Role: abi.RoleBase})
+	}
+	n, err := h.v.AttachDisk(parts...)
 	if errors.Is(err, unix.EBUSY) {
 		return 0, vm.ErrDiskClaimed
 	}

@@ -231,8 +231,15 @@ func (s *stub) configure(m spec.Spec, fds []int) *ctl.Error {
 	}
 	// Its files stay open for as long as the process lives.
 	for _, d := range m.Disks {
-		if b, err := s.vm.Backend(d.Backend); err != nil || b.Number != d.Backend {
+		b, err := s.vm.Backend(d.Backend)
+		if err != nil || b.Number != d.Backend || len(b.Parts) != 1+len(d.Backing) {
 			return &ctl.Error{Code: ctl.DiskInvalid, Text: "no such disk is attached to the VM"}
+		}
+		var magic [4]byte
+		if d.Format == spec.QCOW2 {
+			if _, err := unix.Pread(b.Parts[0].FD, magic[:], 0); err != nil || string(magic[:]) != "QFI\xfb" {
+				return &ctl.Error{Code: ctl.FormatInvalid, Text: "file is no qcow2 image"}
+			}
 		}
 	}
 	s.state = ctl.Configured

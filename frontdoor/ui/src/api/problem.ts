@@ -97,7 +97,13 @@ export function advice(error: ApiError): string {
     case "diskMissing":
       return "Put the file into the folder of disks of the host (default /var/lib/vmctl/disks), or correct the path.";
     case "diskInvalid":
-      return "A disk is a raw image of whole sectors of 512 bytes.";
+      return "A disk is a raw image of whole sectors of 512 bytes, or a qcow2 image to read.";
+    case "diskFormatInvalid":
+      return "Give the format that the file has (qemu-img info), or repair the image (qemu-img check).";
+    case "diskFormatRefused":
+      return "Make an image without encryption and other files of qemu-img convert, or repair it (qemu-img check).";
+    case "diskBackingInvalid":
+      return "Give every backing file of the image, in order, with its format (qemu-img info --backing-chain).";
     case "diskInUse":
       return "Power the other VM off, or let both read the disk only.";
     case "networkMissing":

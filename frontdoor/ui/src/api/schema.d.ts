@@ -303,6 +303,15 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        BackingSpec: {
+            /**
+             * @description raw if it is left out; then it is the last
+             * @enum {string}
+             */
+            format?: "raw" | "qcow2";
+            /** @description In the folder of disks */
+            path: string;
+        };
         BootSpec: {
             /** @description Command line, of a kernel */
             cmdline?: string;
@@ -346,7 +355,14 @@ export interface components {
             mode: "rw" | "ro";
         };
         DiskSpec: {
-            /** @description File of whole sectors of 512 bytes; one VM at a time may write to it */
+            /** @description Of qcow2: its backing file, that one's, and so on, all of them; the names inside the images are not used */
+            backing?: components["schemas"]["BackingSpec"][] | null;
+            /**
+             * @description What the file holds: raw if it is left out, and never guessed; qcow2 goes with readOnly
+             * @enum {string}
+             */
+            format?: "raw" | "qcow2";
+            /** @description A raw one has whole sectors of 512 bytes; one VM at a time may write to it */
             path: string;
             /** @description Any number of VMs may read it at a time */
             readOnly?: boolean;
@@ -428,7 +444,7 @@ export interface components {
              * @description Stable name of the kind of error
              * @enum {string}
              */
-            code: "invalidRequest" | "unknownField" | "nameInvalid" | "notFound" | "conflict" | "exists" | "stateConflict" | "preconditionFailed" | "preconditionRequired" | "unauthenticated" | "forbidden" | "tooLarge" | "limitExceeded" | "bootFileMissing" | "bootFileInvalid" | "diskMissing" | "diskInvalid" | "diskInUse" | "networkMissing" | "networkInvalid" | "seedInvalid" | "seedTooLarge" | "initrdTooLarge" | "memoryInvalid" | "vcpusInvalid" | "cmdlineTooLong" | "idempotencyConflict" | "idempotencyInFlight" | "signatureMissing" | "signatureInvalid" | "signatureStale" | "signatureReplayed" | "sessionUnknown" | "monitorFailed" | "kernelFailed" | "methodNotAllowed" | "unavailable" | "internal";
+            code: "invalidRequest" | "unknownField" | "nameInvalid" | "notFound" | "conflict" | "exists" | "stateConflict" | "preconditionFailed" | "preconditionRequired" | "unauthenticated" | "forbidden" | "tooLarge" | "limitExceeded" | "bootFileMissing" | "bootFileInvalid" | "diskMissing" | "diskInvalid" | "diskFormatInvalid" | "diskFormatRefused" | "diskBackingInvalid" | "diskInUse" | "networkMissing" | "networkInvalid" | "seedInvalid" | "seedTooLarge" | "initrdTooLarge" | "memoryInvalid" | "vcpusInvalid" | "cmdlineTooLong" | "idempotencyConflict" | "idempotencyInFlight" | "signatureMissing" | "signatureInvalid" | "signatureStale" | "signatureReplayed" | "sessionUnknown" | "monitorFailed" | "kernelFailed" | "methodNotAllowed" | "unavailable" | "internal";
             /** @description What happened, for people */
             detail: string;
             /** @description Each offending field */

@@ -77,7 +77,7 @@ export default function CreateDialog({ vms, onClose }: { vms: readonly VM[]; onC
               id="disks" value={draft.disks} rows={2} resizeOrientation="vertical" spellCheck={false} autoCapitalize="none"
               validated={validated(shown("disks"))} aria-describedby="disks-help" onChange={(_, value) => set("disks")(value)}
             />
-            <Help id="disks" finding={shown("disks")} help="Raw images in the host’s folder of disks, one a line: web.img or tools.img,ro" />
+            <Help id="disks" finding={shown("disks")} help="Images in the host’s folder of disks, one a line: web.img, or tools.img,ro, or debian.qcow2,ro,format=qcow2" />
           </FormGroup>
           <FormGroup label="Network cards" fieldId="nics">
             <TextArea

@@ -106,6 +106,8 @@ const Disks = ({ disks }: { disks: readonly DiskSpec[] }) => (
         <code>{disk.path}</code>
         {disk.readOnly && ", read-only"}
         {disk.serial && `, serial number ${disk.serial}`}
+        {disk.format && `, ${disk.format}`}
+        {disk.backing && ` on ${disk.backing.map(({ path }) => path).join(", ")}`}
       </li>
     ))}
   </ul>

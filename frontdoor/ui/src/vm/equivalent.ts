@@ -58,7 +58,9 @@ export function verbLines(name: string, verb: Verb): Lines {
 
 /** diskWord is what --disk takes. */
 export const diskWord = (disk: DiskSpec): string =>
-  disk.path + (disk.readOnly ? ",ro" : "") + (disk.serial ? `,serial=${disk.serial}` : "");
+  disk.path + (disk.readOnly ? ",ro" : "") + (disk.serial ? `,serial=${disk.serial}` : "") +
+  (disk.format ? `,format=${disk.format}` : "") +
+  (disk.backing ?? []).map(({ path, format }) => `,backing=${format ?? "raw"}:${path}`).join("");
 
 /** memory in the units of --memory: M and G are binary. */
 function memory(bytes: number | undefined): string {

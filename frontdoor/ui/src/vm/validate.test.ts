@@ -42,8 +42,12 @@ describe("parseDisks", () => {
       { path: "a.img" }, { path: "dir/b.img", readOnly: true, serial: "no 1" },
     ]);
     expect(parseDisks("")).toEqual([]);
+    expect(parseDisks("c,ro,format=qcow2,backing=qcow2:d:1,backing=raw:e")).toEqual([
+      { path: "c", readOnly: true, format: "qcow2", backing: [{ path: "d:1", format: "qcow2" }, { path: "e", format: "raw" }] },
+    ]);
   });
   it.each(["a.img,rw", "../a.img", ",ro", "a.img\na.img,ro", `a.img,serial=${"x".repeat(21)}`, "a.img,serial=é",
+    "a,format=qcow2", "a,ro,format=vmdk", "a,ro,backing=raw:b", "a,ro,format=qcow2,backing=b", "a,ro,format=qcow2,backing=raw:../b",
     Array.from({ length: 17 }, (_, i) => `d${i}`).join("\n")])("refuses %j", (text) =>
     expect(parseDisks(text)).toHaveProperty("problem"));
 });

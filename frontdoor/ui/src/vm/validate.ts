@@ -94,7 +94,7 @@ export function checkKernel(draft: Pick<Draft, "kernel" | "disks">): Finding {
   return checkPath(draft.kernel, false);
 }
 
-/** parseDisks reads one disk a line, as --disk of vmctl takes it: FILE[,ro][,serial=TEXT]. */
+/** parseDisks reads one disk a line, as --disk of vmctl takes it: FILE[,ro][,serial=TEXT][,format=FORMAT][,backing=FORMAT:FILE]... */
 export function parseDisks(text: string): DiskSpec[] | { problem: string } {
   const disks: DiskSpec[] = [];
   for (const line of text.split("\n").map((l) => l.trim())) {
@@ -106,8 +106,21 @@ export function parseDisks(text: string): DiskSpec[] | { problem: string } {
     for (const word of words) {
       if (word === "ro") disk.readOnly = true;
       else if (word.startsWith("serial=")) disk.serial = word.slice("serial=".length);
-      else return { problem: `“${word}” is neither “ro” nor “serial=TEXT”.` };
+      else if (word.startsWith("format=")) {
+        const format = diskFormat(word.slice("format=".length));
+        if (!format) return { problem: "A format is “raw” or “qcow2”." };
+        disk.format = format;
+      } else if (word.startsWith("backing=")) {
+        const [, name = "", file = ""] = /^backing=([^:]*):(.*)$/.exec(word) ?? [];
+        const format = diskFormat(name);
+        if (!format) return { problem: `“${word}” is not “backing=raw:FILE” or “backing=qcow2:FILE”.` };
+        const wrong = checkPath(file, true, "folder of disks");
+        if (wrong && "problem" in wrong) return wrong;
+        disk.backing = [...(disk.backing ?? []), { path: file, format }];
+      } else return { problem: `“${word}” is neither “ro” nor “serial=TEXT”, “format=FORMAT” or “backing=FORMAT:FILE”.` };
     }
+    if (disk.format === "qcow2" && !disk.readOnly) return { problem: "A qcow2 image is only read: “,ro”." };
+    if (disk.backing && disk.format !== "qcow2") return { problem: "Backing files are for qcow2 images." };
     if (!/^[ -~]{0,20}$/.test(disk.serial ?? "")) {
       return { problem: `A serial number has at most ${limits.serial} characters of ASCII.` };
     }
@@ -116,6 +129,8 @@ export function parseDisks(text: string): DiskSpec[] | { problem: string } {
   }
   return disks.length > limits.disks ? { problem: `At most ${limits.disks} disks.` } : disks;
 }
+
+const diskFormat = (name: string) => (name === "raw" || name === "qcow2" ? name : undefined);
 
 export function checkDisks(text: string): Finding {
   const disks = parseDisks(text);
