@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmctl/abi"
+	"vmctl/monitor/overlay"
 	"vmctl/monitor/qcow2"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/virtio"
@@ -119,11 +120,24 @@ func (m *Machine) openDisk(d spec.Disk) (virtio.Device, error) {
 	for i, fd := range fds {
 		files[i] = qcow2.File{File: os.NewFile(uintptr(fd), "disk"), Raw: i > 0 && d.Backing[i-1] == spec.Raw}
 	}
-	image, err := qcow2.Open(files...)
-	if err != nil {
-		return nil, err
+	top := files[0].File
+	if d.Format == spec.Overlay {
+		files = files[1:]
 	}
-	return blk.OpenImage(image, o)
+	image, err := qcow2.Open(files...)
+	switch {
+	case err == nil && d.Format == spec.QCOW2:
+		return blk.OpenImage(image, o)
+	case err == nil:
+		disk, err := overlay.Open(top, image)
+		if err != nil {
+			return nil, err
+		}
+		return blk.OpenImage(disk, o)
+	case d.Format == spec.Overlay:
+		err = errors.Join(err, top.Close())
+	}
+	return nil, err
 }
 
 func (m *Machine) openNIC(n spec.NIC) (virtio.Device, error) {

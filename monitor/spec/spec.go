@@ -41,7 +41,7 @@ var (
 	ErrDiskID  = errors.New("identity of a disk must be at most 20 printable ASCII bytes")
 	ErrFormat  = errors.New("format of a disk is not known")
 	ErrQCOW2   = errors.New("disk of qcow2 must be read-only")
-	ErrBacking = errors.New("a disk of qcow2 alone has backing files, at most 15, and only the last may be raw")
+	ErrBacking = errors.New("a raw disk has no backing files, an overlay has some, nothing has more than 15, and only the last may be raw")
 	ErrNICs    = errors.New("more than 8 network cards")
 	ErrMAC     = errors.New("address of a network card must be one station's, and not zero")
 	ErrCID     = errors.New("CID of the guest must be 3 to 4294967294, or 0 for no sockets")
@@ -89,6 +89,9 @@ type Format uint8
 const (
 	Raw   Format = 0 // the disk itself
 	QCOW2 Format = 1 // read only
+	// Overlay is what was written above a disk that is read: that of the files behind
+	// it. An empty file is one to which nothing was written. See package overlay.
+	Overlay Format = 2
 )
 
 // Disk is one disk. Its files are attached to the VM before Configure, and taken from
@@ -105,10 +108,10 @@ func (d *Disk) validate() error {
 	switch {
 	case len(d.ID) > MaxDiskID || strings.ContainsFunc(d.ID, func(c rune) bool { return c < ' ' || c > '~' }):
 		return ErrDiskID
-	case len(d.Backing) > MaxBacking || d.Format != QCOW2 && len(d.Backing) > 0:
-		return ErrBacking
-	case d.Format > QCOW2:
+	case d.Format > Overlay:
 		return ErrFormat
+	case len(d.Backing) > MaxBacking || d.Format == Raw && len(d.Backing) > 0 || d.Format == Overlay && len(d.Backing) == 0:
+		return ErrBacking
 	case d.Format == QCOW2 && !d.ReadOnly:
 		return ErrQCOW2
 	}

@@ -26,7 +26,9 @@ func TestSpecComesBack(t *testing.T) {
 	firmware.Firmware, firmware.Cmdline = true, ""
 	image := good()
 	image.Disks[1].Format, image.Disks[1].Backing = spec.QCOW2, []spec.Format{spec.QCOW2, spec.Raw}
-	for _, want := range []spec.Spec{kernel, firmware, image} {
+	overlay := good()
+	overlay.Disks[0].Format, overlay.Disks[0].Backing = spec.Overlay, []spec.Format{spec.Raw}
+	for _, want := range []spec.Spec{kernel, firmware, image, overlay} {
 		got, err := spec.Decode(want.Encode(nil))
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %+v, %v; want %+v", got, err, want)
@@ -63,7 +65,11 @@ func TestBadSpecs(t *testing.T) {
 		{"odd identity", func(s *spec.Spec) { s.Disks[0].ID = "a\n" }, spec.ErrDiskID},
 		{"CID of the host", func(s *spec.Spec) { s.CID = 2 }, spec.ErrCID},
 		{"CID of anybody", func(s *spec.Spec) { s.CID = 1<<32 - 1 }, spec.ErrCID},
-		{"unknown format", func(s *spec.Spec) { s.Disks[1].Format = 2 }, spec.ErrFormat},
+		{"unknown format", func(s *spec.Spec) { s.Disks[1].Format = 3 }, spec.ErrFormat},
+		{"overlay of nothing", func(s *spec.Spec) { s.Disks[1].Format = spec.Overlay }, spec.ErrBacking},
+		{"overlay of an overlay", func(s *spec.Spec) {
+			s.Disks[1].Format, s.Disks[1].Backing = spec.Overlay, []spec.Format{spec.Overlay}
+		}, spec.ErrFormat},
 		{"qcow2 to write to", func(s *spec.Spec) { s.Disks[0].Format = spec.QCOW2 }, spec.ErrQCOW2},
 		{"raw with a backing file", func(s *spec.Spec) { s.Disks[1].Backing = []spec.Format{spec.Raw} }, spec.ErrBacking},
 		{"backing of an unknown format", func(s *spec.Spec) { s.Disks[1].Format, s.Disks[1].Backing = spec.QCOW2, []spec.Format{2} }, spec.ErrFormat},

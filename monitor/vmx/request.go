@@ -16,6 +16,7 @@ import (
 	"vmctl/monitor/ctl"
 	"vmctl/monitor/machine"
 	"vmctl/monitor/mem"
+	"vmctl/monitor/overlay"
 	"vmctl/monitor/qcow2"
 	"vmctl/monitor/saved"
 	"vmctl/monitor/spec"
@@ -220,6 +221,11 @@ var codes = []struct {
 	{qcow2.ErrNoBacking, ctl.BackingInvalid},
 	{qcow2.ErrBacking, ctl.BackingInvalid},
 	{qcow2.ErrBackingFormat, ctl.BackingInvalid},
+	{overlay.ErrFile, ctl.FormatInvalid},
+	{overlay.ErrVersion, ctl.FormatRefused},
+	{overlay.ErrHeader, ctl.FormatInvalid},
+	{overlay.ErrSize, ctl.DiskInvalid},
+	{overlay.ErrBase, ctl.BackingInvalid},
 	{machine.ErrNIC, ctl.NICInvalid},
 	{net.ErrTap, ctl.NICInvalid},
 	{net.ErrVhost, ctl.NICInvalid},

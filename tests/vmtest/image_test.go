@@ -5,7 +5,9 @@
 package vmtest_test
 
 import (
+	"bytes"
 	_ "embed"
+	"os"
 	"strings"
 	"testing"
 
@@ -67,4 +69,41 @@ func TestImage(t *testing.T) {
 	}
 	s.Type("poweroff -f\n")
 	end(t, v, abi.ReasonPoweroff)
+}
+
+// What a guest writes to an overlay is there at its next start, and the images below it
+// are as they were.
+func TestOverlay(t *testing.T) {
+	top, base := file(t, string(topImage), int64(len(topImage))), file(t, string(baseImage), int64(len(baseImage)))
+	disk := vmtest.Disk{Path: file(t, "", 0), Format: spec.Overlay, Backing: []vmtest.File{
+		{Path: top, Format: spec.QCOW2}, {Path: base, Format: spec.QCOW2},
+	}}
+	const sum = "dd if=/dev/vda iflag=direct bs=64k 2>/dev/null | md5sum | cut -c1-32"
+	var want string
+	for range 2 {
+		v, s := boot(t, vmtest.Config{Initrd: withDrivers, VCPUs: 2, Disks: []vmtest.Disk{disk}})
+		if want == "" {
+			want = md5Of(topContent())
+		}
+		if got := s.Run(sum); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		s.Run("head -c 300000 /dev/urandom >/tmp/p; dd if=/tmp/p of=/dev/vda bs=1000 seek=77 conv=fsync 2>/dev/null")
+		want = s.Run(sum)
+		if want == md5Of(topContent()) {
+			t.Error("nothing was written")
+		}
+		all, program := private(t, v)
+		t.Logf("with an overlay: %d KiB, of which %d KiB are the program", all, program)
+		if all > privateBudget {
+			t.Errorf("with an overlay the monitor holds %d KiB; at most %d", all, privateBudget)
+		}
+		s.Type("poweroff -f\n")
+		end(t, v, abi.ReasonPoweroff)
+	}
+	for path, want := range map[string][]byte{top: topImage, base: baseImage} {
+		if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, want) {
+			t.Errorf("an image below the overlay differs: %v", err)
+		}
+	}
 }

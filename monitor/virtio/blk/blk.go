@@ -3,7 +3,7 @@
 // Package blk is virtio's block device on a raw file: a regular file or a block
 // device of the host. Its data goes straight between the file and guest memory,
 // by io_uring or, where the host refuses rings, by system calls of a few workers.
-// The workers also read disks that are made of files in some other way.
+// The workers also serve disks that are made of files in some other way.
 package blk
 
 import (
@@ -77,7 +77,7 @@ type Options struct {
 	Queues   int    // 1 to MaxQueues
 }
 
-// Image is a disk to read that is no raw file. Its methods may be called side by side.
+// Image is a disk that is no raw file. Its methods may be called side by side.
 type Image interface {
 	Size() int64
 	// ReadVec fills buffers, one behind the other, from an offset on, or fails. It
@@ -86,10 +86,22 @@ type Image interface {
 	io.Closer
 }
 
+// Writable is an image that can be written to.
+type Writable interface {
+	Image
+	// WriteVec writes buffers, as ReadVec reads them.
+	WriteVec(bufs [][]byte, off uint64) error
+	// Zero makes bytes zeros.
+	Zero(off, n uint64) error
+	// Flush returns when all that was written before is on the medium.
+	Flush() error
+}
+
 // Device is a disk.
 type Device struct {
 	file    *os.File // or nil, and there is an image
 	image   Image
+	medium  Writable // the image, unless it is read-only
 	opt     Options
 	sectors uint64
 	through bool // writes go through to the medium
@@ -118,8 +130,11 @@ func Open(f *os.File, o Options) (*Device, error) {
 func OpenImage(i Image, o Options) (*Device, error) {
 	d := &Device{image: i, opt: o, sectors: uint64(i.Size()) / sector}
 	d.opt.Queues = min(max(o.Queues, 1), MaxQueues)
+	if !o.ReadOnly {
+		d.medium, _ = i.(Writable)
+	}
 	switch {
-	case !o.ReadOnly:
+	case !o.ReadOnly && d.medium == nil:
 		return nil, errors.Join(ErrReadOnly, i.Close())
 	case d.sectors == 0:
 		return nil, errors.Join(ErrFile, i.Close())
@@ -207,8 +222,14 @@ func (d *Device) Start(features uint64, queues []*virtio.Queue) {
 // Stop settles all requests.
 func (d *Device) Stop() { d.engine.stop() }
 
-// Save writes how large the disk is.
-func (d *Device) Save(w *wire.Writer) { w.U64(d.sectors) }
+// Save writes how large the disk is. What its driver wrote is in its file then, whoever
+// opens that next. Where it cannot be, the driver's next flush fails too.
+func (d *Device) Save(w *wire.Writer) {
+	if d.medium != nil {
+		_ = d.medium.Flush()
+	}
+	w.U64(d.sectors)
+}
 
 // Load sees that it still is. errors.Is: ErrResized.
 func (d *Device) Load(r *wire.Reader) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"vmctl/monitor/overlay"
 	"vmctl/monitor/qcow2"
 	"vmctl/monitor/virtio/virtiotest"
 )
@@ -90,6 +91,45 @@ func TestDamagedImage(t *testing.T) {
 	}
 	if len(d.Broken()) != 0 {
 		t.Error(d.Broken())
+	}
+}
+
+// An overlay is written to, by drivers that flush and by one that does not.
+func TestOverlay(t *testing.T) {
+	for _, without := range []uint64{0, featureFlush} {
+		low, _ := newImage(t, "write -c")
+		f, err := os.Create(filepath.Join(t.TempDir(), "overlay"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		top, err := overlay.Open(f, low)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dev, err := OpenImage(top, Options{Queues: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := virtiotest.New(t, dev, without)
+		data := bytes.Repeat([]byte{9}, 1024)
+		for i, r := range []virtiotest.Request{
+			write(3, data[:300], data[300:]), clearing(typeWriteZeroes, 4, 1, flagUnmap), clearing(typeDiscard, 16, 8, 0),
+			{Read: [][]byte{header(typeFlush, 0)}, Write: []int{1}},
+		} {
+			if got := status(d.Do(i%2, r)[0]); got != statusOK {
+				t.Errorf("request %d: status %d", i, got)
+			}
+		}
+		want := bytes.Repeat([]byte{7}, 64<<10)
+		copy(want[3*sector:], data)
+		clear(want[4*sector:][:sector])
+		clear(want[16*sector:][:8*sector])
+		if got := d.Do(0, read(0, 1000, 64<<10-1000))[0]; status(got) != statusOK || !bytes.Equal(bytes.Join(got.Write, nil)[:64<<10], want) {
+			t.Errorf("status %d, or other bytes", status(got))
+		}
+		if got := status(d.Do(0, write(256, data))[0]); got != statusError {
+			t.Errorf("behind the end: status %d", got)
+		}
 	}
 }
 

@@ -87,7 +87,7 @@ func (w *workers) work() {
 // call does what is left of a request.
 func (w *workers) call(r *request) (n int, errno unix.Errno) {
 	if w.d.image != nil {
-		return w.d.readImage(r)
+		return w.d.ofImage(r)
 	}
 	fd := int(w.d.file.Fd())
 	var err error
@@ -109,13 +109,24 @@ func (w *workers) call(r *request) (n int, errno unix.Errno) {
 	return n, errno
 }
 
-// readImage does a request to an image: there is nothing but to read it. Why a place
-// cannot be read is for no log: a guest may ask as often as it likes.
-func (d *Device) readImage(r *request) (n int, errno unix.Errno) {
-	if r.do != actRead {
-		return 0, 0 // nothing waits to be on the medium
+// ofImage does a request to an image. Why it cannot is for no log: a guest may ask as
+// often as it likes.
+func (d *Device) ofImage(r *request) (n int, errno unix.Errno) {
+	var err error
+	switch {
+	case r.do == actRead:
+		err = d.image.ReadVec(r.data, r.off)
+	case d.medium == nil: // nothing waits to be on the medium
+	case r.do == actWrite:
+		if err = d.medium.WriteVec(r.data, r.off); err == nil && d.through {
+			err = d.medium.Flush()
+		}
+	case r.do == actSync:
+		err = d.medium.Flush()
+	case r.do == actAllocate:
+		err = d.medium.Zero(r.off, r.size)
 	}
-	if d.image.ReadVec(r.data, r.off) != nil {
+	if err != nil {
 		return 0, unix.EIO
 	}
 	return int(r.size), 0
