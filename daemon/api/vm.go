@@ -66,11 +66,11 @@ type DiskSpec struct {
 	Path     string        `json:"path" minLength:"1" maxLength:"1024" doc:"A raw one has whole sectors of 512 bytes; one VM at a time may write to it"`
 	ReadOnly bool          `json:"readOnly,omitempty" doc:"Any number of VMs may read it at a time"`
 	Serial   string        `json:"serial,omitempty" maxLength:"20" pattern:"^[ -~]*$" doc:"What the guest sees as its serial number"`
-	Format   DiskFormat    `json:"format,omitempty" enum:"raw,qcow2" doc:"What the file holds: raw if it is left out, and never guessed; qcow2 goes with readOnly"`
-	Backing  []BackingSpec `json:"backing,omitempty" maxItems:"15" doc:"Of qcow2: its backing file, that one's, and so on, all of them; the names inside the images are not used"`
+	Format   DiskFormat    `json:"format,omitempty" enum:"raw,qcow2,overlay" doc:"What the file holds: raw if it is left out, and never guessed; qcow2 goes with readOnly; overlay is what was written above its backing files, and a file that is empty becomes one"`
+	Backing  []BackingSpec `json:"backing,omitempty" maxItems:"15" doc:"Of qcow2 and overlay: its backing file, that one's, and so on, all of them; the names inside the images are not used"`
 }
 
-// BackingSpec is a backing file of a qcow2 image.
+// BackingSpec is a backing file of an image.
 type BackingSpec struct {
 	Path   string     `json:"path" minLength:"1" maxLength:"1024" doc:"In the folder of disks"`
 	Format DiskFormat `json:"format,omitempty" enum:"raw,qcow2" doc:"raw if it is left out; then it is the last"`
@@ -83,6 +83,8 @@ type DiskFormat string
 const (
 	FormatRaw   DiskFormat = "raw"
 	FormatQCOW2 DiskFormat = "qcow2"
+	// FormatOverlay is vmctl's own: package monitor/overlay describes it.
+	FormatOverlay DiskFormat = "overlay"
 )
 
 // NICSpec is a network card on a bridge of the host.

@@ -158,8 +158,11 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 }
 
 func format(f api.DiskFormat) spec.Format {
-	if f == api.FormatQCOW2 {
+	switch f {
+	case api.FormatQCOW2:
 		return spec.QCOW2
+	case api.FormatOverlay:
+		return spec.Overlay
 	}
 	return spec.Raw
 }

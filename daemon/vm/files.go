@@ -100,7 +100,11 @@ func (inv *Inventory) openDisk(f *Files, field string, d api.DiskSpec) error {
 	if d.ReadOnly {
 		flags = unix.O_RDONLY
 	}
-	file, size, err := inv.disks.open(diskFile, field+".path", d.Path, flags)
+	kind := diskFile
+	if d.Format == api.FormatOverlay {
+		kind = overlayFile
+	}
+	file, size, err := inv.disks.open(kind, field+".path", d.Path, flags)
 	if err != nil {
 		return err
 	}
@@ -114,7 +118,7 @@ func (inv *Inventory) openDisk(f *Files, field string, d api.DiskSpec) error {
 		*disk = append(*disk, file)
 	}
 	// What another format holds is not for this process to read.
-	if d.Format != api.FormatQCOW2 && size%sector != 0 {
+	if (d.Format == "" || d.Format == api.FormatRaw) && size%sector != 0 {
 		return &api.Error{Code: api.CodeDiskInvalid, Field: field + ".path", Detail: fmt.Sprintf("%q has %d bytes, which are not whole sectors of 512", d.Path, size)}
 	}
 	return nil

@@ -43,14 +43,16 @@ func (f *Folder) Close() error { return f.dir.Close() }
 type kindOfFile struct {
 	folder           string
 	missing, invalid api.Code
+	empty            bool // it may be
 }
 
 var (
-	bootFile = kindOfFile{"the boot folder", api.CodeBootFileMissing, api.CodeBootFileInvalid}
-	diskFile = kindOfFile{"the folder of disks", api.CodeDiskMissing, api.CodeDiskInvalid}
+	bootFile    = kindOfFile{"the boot folder", api.CodeBootFileMissing, api.CodeBootFileInvalid, false}
+	diskFile    = kindOfFile{"the folder of disks", api.CodeDiskMissing, api.CodeDiskInvalid, false}
+	overlayFile = kindOfFile{"the folder of disks", api.CodeDiskMissing, api.CodeDiskInvalid, true}
 )
 
-// open opens a regular file that is not empty, and returns its size. field is where
+// open opens a regular file, that is not empty unless it may be, and returns its size. field is where
 // the caller named it. The error is an *api.Error with a code of kind.
 func (f *Folder) open(kind kindOfFile, field, path string, flags uint64) (*os.File, int64, error) {
 	rel, err := f.relative(path)
@@ -71,7 +73,7 @@ func (f *Folder) open(kind kindOfFile, field, path string, flags uint64) (*os.Fi
 		file.Close()
 		return nil, 0, kind.error(field, path, err)
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 && !kind.empty {
 		file.Close()
 		return nil, 0, &api.Error{Code: kind.invalid, Field: field, Detail: fmt.Sprintf("%q is empty or not a regular file", path)}
 	}

@@ -85,12 +85,14 @@ func checkFormat(field string, d api.DiskSpec) error {
 	}
 	known := func(f api.DiskFormat) bool { return f == "" || f == api.FormatRaw || f == api.FormatQCOW2 }
 	switch {
-	case !known(d.Format):
-		return bad(field+".format", "neither raw nor qcow2")
+	case !known(d.Format) && d.Format != api.FormatOverlay:
+		return bad(field+".format", "none of raw, qcow2 and overlay")
 	case d.Format == api.FormatQCOW2 && !d.ReadOnly:
 		return bad(field+".readOnly", "is needed: qcow2 images are not written to")
-	case d.Format != api.FormatQCOW2 && len(d.Backing) > 0:
-		return bad(field+".backing", "is for qcow2 alone")
+	case (d.Format == "" || d.Format == api.FormatRaw) && len(d.Backing) > 0:
+		return bad(field+".backing", "is not for raw disks")
+	case d.Format == api.FormatOverlay && len(d.Backing) == 0:
+		return bad(field+".backing", "is what an overlay needs")
 	case len(d.Backing) > api.MaxBacking:
 		return bad(field+".backing", "more than %d", api.MaxBacking)
 	}

@@ -117,6 +117,26 @@ func TestDiskImages(t *testing.T) {
 	r.nothingRuns()
 }
 
+// TestDiskOverlays: VMs have overlays of their own above one disk.
+func TestDiskOverlays(t *testing.T) {
+	r := newRig(t)
+	r.disk("base")
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(filepath.Join(r.dir, "state", "disks", name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.withDisks(name, "runs", fmt.Sprintf(`{"path":%q,"format":"overlay","backing":[{"path":"base"}]}`, name))
+		r.power(name, "powerOn")
+	}
+	r.withDisks("c", "runs", `{"path":"a","format":"overlay","backing":[{"path":"base"}]}`)
+	if e := r.fails("c"); e.Code != api.CodeDiskInUse || !strings.Contains(e.Detail, `in use by the VM "a"`) {
+		t.Errorf("%+v", e)
+	}
+	r.power("a", "powerOff")
+	r.power("b", "powerOff")
+	r.nothingRuns()
+}
+
 // TestDiskDrains: a disk that a run which has ended still has is waited for.
 func TestDiskDrains(t *testing.T) {
 	r := newRig(t)

@@ -234,11 +234,11 @@ func (p *program) vmCreate() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "create NAME --kernel FILE [flags]", Short: "Create a VM", Args: words(1, 1),
-		Long: "Create a VM. Files are paths in the host's boot folder, those of disks in\nits folder of disks; those of a seed are read here. The VM is off unless --start\nis given.\n\nOptions of a disk: ro, serial=TEXT, format=raw or format=qcow2 (raw if it is\nleft out), and for each file behind a qcow2 image backing=FORMAT:FILE.",
+		Long: "Create a VM. Files are paths in the host's boot folder, those of disks in\nits folder of disks; those of a seed are read here. The VM is off unless --start\nis given.\n\nOptions of a disk: ro, serial=TEXT, format=raw, qcow2 or overlay (raw if it\nis left out), and for each file behind the disk's own backing=FORMAT:FILE.",
 		Example: "  vmctl vm create web --kernel vmlinuz --initrd initrd.img --memory 1G\n" +
 			"  vmctl vm create web --kernel vmlinuz --cmdline 'console=ttyS0' --start\n" +
 			"  vmctl vm create web --kernel vmlinuz --disk web.img --disk tools.img,ro\n" +
-			"  vmctl vm create web --kernel vmlinuz --disk web.qcow2,ro,format=qcow2\n" +
+			"  vmctl vm create web --kernel vmlinuz --disk web,format=overlay,backing=raw:img\n" +
 			"  vmctl vm create web --disk debian.img --nic br0 --user-data web.yaml",
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: p.with(func(ctx context.Context, c *client.Client, args []string) error {

@@ -355,13 +355,13 @@ export interface components {
             mode: "rw" | "ro";
         };
         DiskSpec: {
-            /** @description Of qcow2: its backing file, that one's, and so on, all of them; the names inside the images are not used */
+            /** @description Of qcow2 and overlay: its backing file, that one's, and so on, all of them; the names inside the images are not used */
             backing?: components["schemas"]["BackingSpec"][] | null;
             /**
-             * @description What the file holds: raw if it is left out, and never guessed; qcow2 goes with readOnly
+             * @description What the file holds: raw if it is left out, and never guessed; qcow2 goes with readOnly; overlay is what was written above its backing files, and a file that is empty becomes one
              * @enum {string}
              */
-            format?: "raw" | "qcow2";
+            format?: "raw" | "qcow2" | "overlay";
             /** @description A raw one has whole sectors of 512 bytes; one VM at a time may write to it */
             path: string;
             /** @description Any number of VMs may read it at a time */

@@ -47,7 +47,7 @@ describe("parseDisks", () => {
     ]);
   });
   it.each(["a.img,rw", "../a.img", ",ro", "a.img\na.img,ro", `a.img,serial=${"x".repeat(21)}`, "a.img,serial=é",
-    "a,format=qcow2", "a,ro,format=vmdk", "a,ro,backing=raw:b", "a,ro,format=qcow2,backing=b", "a,ro,format=qcow2,backing=raw:../b",
+    "a,format=qcow2", "a,ro,format=vmdk", "a,format=overlay", "a,format=overlay,backing=overlay:b", "a,ro,backing=raw:b", "a,ro,format=qcow2,backing=b", "a,ro,format=qcow2,backing=raw:../b",
     Array.from({ length: 17 }, (_, i) => `d${i}`).join("\n")])("refuses %j", (text) =>
     expect(parseDisks(text)).toHaveProperty("problem"));
 });

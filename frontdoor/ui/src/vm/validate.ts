@@ -107,8 +107,9 @@ export function parseDisks(text: string): DiskSpec[] | { problem: string } {
       if (word === "ro") disk.readOnly = true;
       else if (word.startsWith("serial=")) disk.serial = word.slice("serial=".length);
       else if (word.startsWith("format=")) {
-        const format = diskFormat(word.slice("format=".length));
-        if (!format) return { problem: "A format is “raw” or “qcow2”." };
+        const name = word.slice("format=".length);
+        const format = name === "overlay" ? name : diskFormat(name);
+        if (!format) return { problem: "A format is “raw”, “qcow2” or “overlay”." };
         disk.format = format;
       } else if (word.startsWith("backing=")) {
         const [, name = "", file = ""] = /^backing=([^:]*):(.*)$/.exec(word) ?? [];
@@ -120,7 +121,8 @@ export function parseDisks(text: string): DiskSpec[] | { problem: string } {
       } else return { problem: `“${word}” is neither “ro” nor “serial=TEXT”, “format=FORMAT” or “backing=FORMAT:FILE”.` };
     }
     if (disk.format === "qcow2" && !disk.readOnly) return { problem: "A qcow2 image is only read: “,ro”." };
-    if (disk.backing && disk.format !== "qcow2") return { problem: "Backing files are for qcow2 images." };
+    if (disk.backing && (disk.format ?? "raw") === "raw") return { problem: "A raw disk has no backing files." };
+    if (disk.format === "overlay" && !disk.backing) return { problem: "An overlay needs a backing file: “,backing=FORMAT:FILE”." };
     if (!/^[ -~]{0,20}$/.test(disk.serial ?? "")) {
       return { problem: `A serial number has at most ${limits.serial} characters of ASCII.` };
     }
