@@ -6,7 +6,6 @@ import (
 	"errors"
 	"strconv"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -131,7 +130,7 @@ func (m *Machine) cpuids() (list []byte, err error) {
 		return nil, err
 	}
 	for i := range id.Count {
-		list = append(list, rawList(id.CPUID(supported, i))...)
+		list = append(list, abi.RawList(id.CPUID(supported, i))...)
 	}
 	return list, nil
 }
@@ -206,10 +205,10 @@ func saveChips(vm *abi.VM, w *wire.Writer) error {
 		return err
 	}
 	for i := range p.irq {
-		w.Fixed(raw(&p.irq[i]))
+		w.Fixed(abi.Raw(&p.irq[i]))
 	}
-	w.Fixed(raw(&p.pit))
-	w.Fixed(raw(&clock))
+	w.Fixed(abi.Raw(&p.pit))
+	w.Fixed(abi.Raw(&clock))
 	w.U64(uint64(time.Now().UnixNano()))
 	return nil
 }
@@ -218,10 +217,10 @@ func saveChips(vm *abi.VM, w *wire.Writer) error {
 // over it. If the host's clock was set back since, they do not.
 func (p *platform) read(r *wire.Reader) (clock abi.KVMClockData, since time.Duration) {
 	for i := range p.irq {
-		r.Fixed(raw(&p.irq[i]))
+		r.Fixed(abi.Raw(&p.irq[i]))
 	}
-	r.Fixed(raw(&p.pit))
-	r.Fixed(raw(&clock))
+	r.Fixed(abi.Raw(&p.pit))
+	r.Fixed(abi.Raw(&clock))
 	return clock, max(time.Since(time.Unix(0, int64(r.U64()))), 0)
 }
 
@@ -264,15 +263,15 @@ func (c *cpu) save(w *wire.Writer) error {
 	}
 	w.U32(s.mp)
 	w.U64(s.tscKHz)
-	w.Fixed(raw(&s.regs))
-	w.Fixed(raw(&s.sregs))
-	w.Fixed(raw(&s.xcrs))
+	w.Fixed(abi.Raw(&s.regs))
+	w.Fixed(abi.Raw(&s.sregs))
+	w.Fixed(abi.Raw(&s.xcrs))
 	w.Blob(s.xsave)
-	w.Fixed(raw(&s.debug))
-	w.Fixed(raw(&s.lapic))
-	w.Blob(rawList(s.msrs))
-	w.Fixed(raw(&s.deadline))
-	w.Fixed(raw(&s.events))
+	w.Fixed(abi.Raw(&s.debug))
+	w.Fixed(abi.Raw(&s.lapic))
+	w.Blob(abi.RawList(s.msrs))
+	w.Fixed(abi.Raw(&s.deadline))
+	w.Fixed(abi.Raw(&s.events))
 	return nil
 }
 
@@ -303,20 +302,20 @@ const maxMSRs = 4096
 
 func (s *cpuState) read(r *wire.Reader, xsave int) {
 	s.mp, s.tscKHz = r.U32(), r.U64()
-	r.Fixed(raw(&s.regs))
-	r.Fixed(raw(&s.sregs))
-	r.Fixed(raw(&s.xcrs))
+	r.Fixed(abi.Raw(&s.regs))
+	r.Fixed(abi.Raw(&s.sregs))
+	r.Fixed(abi.Raw(&s.xcrs))
 	if s.xsave = r.Blob(xsave); len(s.xsave) != xsave {
 		r.Fail(saved.ErrForeign)
 	}
-	r.Fixed(raw(&s.debug))
-	r.Fixed(raw(&s.lapic))
-	const entry = int(unsafe.Sizeof(abi.KVMMSREntry{}))
+	r.Fixed(abi.Raw(&s.debug))
+	r.Fixed(abi.Raw(&s.lapic))
+	entry := len(abi.Raw(&s.deadline))
 	list := r.Blob(maxMSRs * entry)
 	s.msrs = make([]abi.KVMMSREntry, len(list)/entry)
-	copy(rawList(s.msrs), list)
-	r.Fixed(raw(&s.deadline))
-	r.Fixed(raw(&s.events))
+	copy(abi.RawList(s.msrs), list)
+	r.Fixed(abi.Raw(&s.deadline))
+	r.Fixed(abi.Raw(&s.events))
 }
 
 // put restores a processor that never ran. The local APIC takes its base from the
@@ -376,14 +375,4 @@ func (c *cpu) putMSRs(entries []abi.KVMMSREntry) error {
 		entries = entries[n:]
 	}
 	return nil
-}
-
-// raw is a struct of KVM's, which has no pointers, as it lies in memory.
-func raw[T any](v *T) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
-}
-
-func rawList[T any](v []T) []byte {
-	var one T
-	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), uintptr(len(v))*unsafe.Sizeof(one))
 }

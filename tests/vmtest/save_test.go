@@ -15,13 +15,12 @@ import (
 
 	"vmctl/abi"
 	"vmctl/monitor/ctl"
-	"vmctl/monitor/saved"
 	"vmctl/monitor/spec"
 	"vmctl/tests/vmtest"
 )
 
 // saveTo pauses the VM, until nothing is half done, and saves it to new files.
-func saveTo(t *testing.T, v *vmtest.VMX) saved.Files {
+func saveTo(t *testing.T, v *vmtest.VMX) vmtest.Saved {
 	t.Helper()
 	for {
 		p, err := v.VM.Pause(abi.PauseSnapshot, uint64(1<<63-1))
@@ -44,11 +43,11 @@ func saveTo(t *testing.T, v *vmtest.VMX) saved.Files {
 	if err := v.Client.Save(v.Context(), int(f[0].Fd()), int(f[1].Fd())); err != nil {
 		t.Fatal(err)
 	}
-	return saved.Files{State: f[0], Memory: f[1]}
+	return vmtest.Saved{State: f[0], Memory: f[1]}
 }
 
 // restore starts a machine from what was saved, in a process and a VM of its own.
-func restore(t *testing.T, c vmtest.Config, f saved.Files) (*vmtest.VMX, *vmtest.Screen) {
+func restore(t *testing.T, c vmtest.Config, f vmtest.Saved) (*vmtest.VMX, *vmtest.Screen) {
 	t.Helper()
 	c.Saved = &f
 	return vmtest.Boot(t, c)

@@ -21,7 +21,6 @@ import (
 
 	"vmctl/abi"
 	"vmctl/monitor/ctl"
-	"vmctl/monitor/saved"
 	"vmctl/monitor/spec"
 )
 
@@ -176,9 +175,12 @@ type Config struct {
 	Console  spec.Console
 	Disks    []Disk
 	NICs     []NIC
-	Saved    *saved.Files // to go on from; nil: power-on
-	CID      uint32       // 0: no sockets; see Vsock
+	Saved    *Saved // to go on from; nil: power-on
+	CID      uint32 // 0: no sockets; see Vsock
 }
+
+// Saved is what a machine was saved to.
+type Saved struct{ State, Memory *os.File }
 
 // NIC is a network card; see Tap.
 type NIC struct {
