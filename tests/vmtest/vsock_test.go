@@ -201,7 +201,7 @@ func TestVsock(t *testing.T) {
 	t.Run("from the guest", func(t *testing.T) { testVsockFromGuest(t, v, s) })
 	t.Run("jail", func(t *testing.T) { testJail(t, v) })
 	// As with viewers, what the runtime needed for a hundred at once is used again.
-	const limit = privateBudget + 256
+	const limit = privateBudget + 1024
 	all, program := private(t, v)
 	for deadline := time.Now().Add(time.Minute); all > limit && time.Now().Before(deadline); all, program = private(t, v) {
 		s.Run("sleep 1") // what is garbage is given back a little later
