@@ -30,7 +30,7 @@ const (
 // vmctld belongs to the groups that its sockets are given to, so that it needs
 // no CAP_CHOWN.
 func accounts(vmm uint32) (vmctld, vmhttp account) {
-	return account{"vmctld", 990, []uint32{vmm, gidVmctl, 991}},
+	return account{"vmctld", 990, []uint32{vmm, gidVmctl, gidAdmin, 991}},
 		account{"vmhttp", 991, []uint32{gidVmctl}}
 }
 
@@ -53,7 +53,7 @@ func layOut(guestDir string) (vmctld, vmhttp account, err error) {
 		return vmctld, vmhttp, err
 	}
 	vmctld, vmhttp = accounts(st.Sys().(*syscall.Stat_t).Gid)
-	groups := fmt.Sprintf("vmctl:x:%d:vmctld,vmhttp\nvmctl-admin:x:%d:\n", gidVmctl, gidAdmin)
+	groups := fmt.Sprintf("vmctl:x:%d:vmctld,vmhttp\nvmctl-admin:x:%d:vmctld\n", gidVmctl, gidAdmin)
 	users := ""
 	for _, a := range []account{vmctld, vmhttp} {
 		users += fmt.Sprintf("%s:x:%d:%d::/nonexistent:/usr/sbin/nologin\n", a.name, a.id, a.id)
