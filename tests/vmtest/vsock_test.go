@@ -73,6 +73,11 @@ func vsockGuest(words []string) error {
 			return err
 		}
 		defer unix.Close(fd)
+		// The two seconds that Linux waits by itself are few in an emulated machine.
+		const connectTimeout = 6 // SO_VM_SOCKETS_CONNECT_TIMEOUT_OLD of linux/vm_sockets.h
+		if err := unix.SetsockoptTimeval(fd, unix.AF_VSOCK, connectTimeout, &unix.Timeval{Sec: 60}); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
 		if err := unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: uint32(n[0])}); err != nil {
 			return os.NewSyscallError("connect", err)
 		}
