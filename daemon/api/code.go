@@ -37,6 +37,8 @@ const (
 	CodeNetworkInvalid       Code = "networkInvalid"       // a bridge or an address that a VM cannot have
 	CodeSeedInvalid          Code = "seedInvalid"          // a text that no seed can hold
 	CodeSeedTooLarge         Code = "seedTooLarge"         // texts above 64 KiB
+	CodeSaveInvalid          Code = "saveInvalid"          // what the VM was saved to is damaged, or of another machine
+	CodeSaveFailed           Code = "saveFailed"           // the VM could not be saved, and goes on
 	CodeInitrdTooLarge       Code = "initrdTooLarge"       // does not fit into the VM's memory
 	CodeMemoryInvalid        Code = "memoryInvalid"        // memoryBytes out of its limits
 	CodeVCPUsInvalid         Code = "vcpusInvalid"         // vcpus out of its limits
@@ -62,7 +64,7 @@ func Codes() []Code {
 		CodeStateConflict, CodePreconditionFailed, CodePreconditionRequired, CodeUnauthenticated,
 		CodeForbidden, CodeTooLarge, CodeLimitExceeded, CodeBootFileMissing, CodeBootFileInvalid,
 		CodeDiskMissing, CodeDiskInvalid, CodeDiskFormatInvalid, CodeDiskFormatRefused, CodeDiskBackingInvalid, CodeDiskInUse,
-		CodeNetworkMissing, CodeNetworkInvalid, CodeSeedInvalid, CodeSeedTooLarge,
+		CodeNetworkMissing, CodeNetworkInvalid, CodeSeedInvalid, CodeSeedTooLarge, CodeSaveInvalid, CodeSaveFailed,
 		CodeInitrdTooLarge, CodeMemoryInvalid, CodeVCPUsInvalid, CodeCmdlineTooLong,
 		CodeIdempotencyConflict, CodeIdempotencyInFlight, CodeSignatureMissing, CodeSignatureInvalid,
 		CodeSignatureStale, CodeSignatureReplayed, CodeSessionUnknown, CodeMonitorFailed,

@@ -8,7 +8,7 @@ type Problem struct {
 	Title     string        `json:"title" doc:"Text of the HTTP status"`
 	Status    int           `json:"status" doc:"HTTP status"`
 	Detail    string        `json:"detail" doc:"What happened, for people"`
-	Code      Code          `json:"code" enum:"invalidRequest,unknownField,nameInvalid,notFound,conflict,exists,stateConflict,preconditionFailed,preconditionRequired,unauthenticated,forbidden,tooLarge,limitExceeded,bootFileMissing,bootFileInvalid,diskMissing,diskInvalid,diskFormatInvalid,diskFormatRefused,diskBackingInvalid,diskInUse,networkMissing,networkInvalid,seedInvalid,seedTooLarge,initrdTooLarge,memoryInvalid,vcpusInvalid,cmdlineTooLong,idempotencyConflict,idempotencyInFlight,signatureMissing,signatureInvalid,signatureStale,signatureReplayed,sessionUnknown,monitorFailed,kernelFailed,methodNotAllowed,unavailable,internal" doc:"Stable name of the kind of error"`
+	Code      Code          `json:"code" enum:"invalidRequest,unknownField,nameInvalid,notFound,conflict,exists,stateConflict,preconditionFailed,preconditionRequired,unauthenticated,forbidden,tooLarge,limitExceeded,bootFileMissing,bootFileInvalid,diskMissing,diskInvalid,diskFormatInvalid,diskFormatRefused,diskBackingInvalid,diskInUse,networkMissing,networkInvalid,seedInvalid,seedTooLarge,saveInvalid,saveFailed,initrdTooLarge,memoryInvalid,vcpusInvalid,cmdlineTooLong,idempotencyConflict,idempotencyInFlight,signatureMissing,signatureInvalid,signatureStale,signatureReplayed,sessionUnknown,monitorFailed,kernelFailed,methodNotAllowed,unavailable,internal" doc:"Stable name of the kind of error"`
 	RequestID string        `json:"requestId" doc:"Same as the X-Request-Id header"`
 	Errors    []ProblemItem `json:"errors,omitempty" nullable:"false" doc:"Each offending field"`
 }

@@ -7,7 +7,7 @@ import "time"
 // Task is a write that takes time. It is kept for days after its end.
 type Task struct {
 	ID            string     `json:"id" format:"uuid"`
-	Kind          TaskKind   `json:"kind" enum:"vm.powerOn,vm.powerOff,vm.shutdown,vm.reset,vm.pause,vm.resume,vm.delete"`
+	Kind          TaskKind   `json:"kind" enum:"vm.powerOn,vm.powerOff,vm.shutdown,vm.reset,vm.pause,vm.resume,vm.save,vm.delete"`
 	VM            *VMRef     `json:"vm,omitempty"`
 	State         TaskState  `json:"state" enum:"queued,running,succeeded,failed"`
 	Progress      int        `json:"progress" minimum:"0" maximum:"100"`
@@ -34,6 +34,7 @@ const (
 	TaskReset    TaskKind = "vm.reset"
 	TaskPause    TaskKind = "vm.pause"
 	TaskResume   TaskKind = "vm.resume"
+	TaskSave     TaskKind = "vm.save"
 	TaskDelete   TaskKind = "vm.delete"
 )
 

@@ -140,8 +140,9 @@ type VMStatus struct {
 	Since     time.Time  `json:"since" doc:"When this state began"`
 	LastStop  *LastStop  `json:"lastStop,omitempty" doc:"Why the last run ended"`
 	RestartAt *time.Time `json:"restartAt,omitempty" doc:"When its policy powers it on again; powerOff keeps it off"`
+	Saved     *Saved     `json:"saved,omitempty" doc:"What powerOn goes on from; powerOff forgets it"`
 	Restarts  int        `json:"restarts,omitempty" doc:"Starts by policy since somebody asked for one, or since a run that lasted"`
-	Allowed   []Verb     `json:"allowed" nullable:"false" enum:"powerOn,powerOff,shutdown,reset,pause,resume,consoleToken,delete" doc:"What can be asked of the VM in this state"`
+	Allowed   []Verb     `json:"allowed" nullable:"false" enum:"powerOn,powerOff,shutdown,reset,pause,resume,save,consoleToken,delete" doc:"What can be asked of the VM in this state"`
 }
 
 // State is the state of a VM.
@@ -167,9 +168,16 @@ const (
 	VerbReset        Verb = "reset"
 	VerbPause        Verb = "pause"
 	VerbResume       Verb = "resume"
+	VerbSave         Verb = "save"
 	VerbConsoleToken Verb = "consoleToken"
 	VerbDelete       Verb = "delete"
 )
+
+// Saved is a machine that was written down.
+type Saved struct {
+	At    time.Time `json:"at"`
+	Bytes int64     `json:"bytes" doc:"Room that it takes on the host"`
+}
 
 // LastStop says why a run ended.
 type LastStop struct {

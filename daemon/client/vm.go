@@ -108,6 +108,12 @@ func (c *Client) Resume(ctx context.Context, vm string) (*api.Task, error) {
 	return c.change(ctx, http.MethodPost, vm, ":resume")
 }
 
+// Save asks that a running VM is written down and stopped: PowerOn goes on from there,
+// PowerOff forgets it. ErrStateConflict unless it runs.
+func (c *Client) Save(ctx context.Context, vm string) (*api.Task, error) {
+	return c.change(ctx, http.MethodPost, vm, ":save")
+}
+
 // Reset asks for a reset of the running VM; ErrStateConflict unless it runs.
 func (c *Client) Reset(ctx context.Context, vm string) (*api.Task, error) {
 	return c.change(ctx, http.MethodPost, vm, ":reset")

@@ -173,18 +173,27 @@ func (h *handle) AttachNIC(tap, vhost *os.File) (uint32, error) {
 	return n, nil
 }
 
-// Pause shuts the gate for the operator.
-func (h *handle) Pause(timeout time.Duration) error {
+// unsettledPace is how long a monitor has to complete an exit before it is looked at
+// again: the kernel tells nobody when it has.
+const unsettledPace = time.Millisecond
+
+// Pause shuts the gate for a holder. For a snapshot no exit is half done, either.
+func (h *handle) Pause(by vm.Holders, timeout time.Duration) error {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		return os.NewSyscallError("clock_gettime", err)
 	}
-	deadline := uint64(now.Nano() + timeout.Nanoseconds())
+	deadline, end := uint64(now.Nano()+timeout.Nanoseconds()), time.Now().Add(timeout)
 	for {
-		_, err := h.vm.Pause(abi.PauseOperator, deadline)
+		p, err := h.vm.Pause(abi.Pause(by), deadline)
 		switch {
-		case err == nil:
+		case err == nil && (by != vm.HeldBySnapshot || p.Unsettled == 0):
 			return nil
+		case err == nil:
+			if time.Now().After(end) {
+				return &api.Error{Code: api.CodeKernelFailed, Detail: "the monitor did not complete an exit in time"}
+			}
+			time.Sleep(unsettledPace)
 		case errors.Is(err, unix.EINTR): // of a signal to the daemon
 		case errors.Is(err, unix.ETIMEDOUT):
 			return &api.Error{Code: api.CodeKernelFailed, Err: err,
@@ -195,9 +204,9 @@ func (h *handle) Pause(timeout time.Duration) error {
 	}
 }
 
-// Resume ends the operator's pause.
-func (h *handle) Resume() error {
-	if err := h.vm.Resume(abi.PauseOperator); err != nil && !errors.Is(err, unix.EALREADY) {
+// Resume ends a holder's pause.
+func (h *handle) Resume(by vm.Holders) error {
+	if err := h.vm.Resume(abi.Pause(by)); err != nil && !errors.Is(err, unix.EALREADY) {
 		return &Error{Op: "vm-resume", VM: h.id, Err: err}
 	}
 	return nil

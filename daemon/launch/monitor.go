@@ -154,7 +154,11 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 	if files.Initrd != nil {
 		initrd = int(files.Initrd.Fd())
 	}
-	return m.told(m.client.Configure(ctx, machine, int(run.Fd()), int(files.Kernel.Fd()), initrd, vsock))
+	kernel := int(files.Kernel.Fd())
+	if f := files.Saved; f != nil {
+		return m.told(m.client.Restore(ctx, machine, int(run.Fd()), int(f.State.Fd()), int(f.Memory.Fd()), kernel, initrd, vsock))
+	}
+	return m.told(m.client.Configure(ctx, machine, int(run.Fd()), kernel, initrd, vsock))
 }
 
 func format(f api.DiskFormat) spec.Format {
@@ -169,6 +173,11 @@ func format(f api.DiskFormat) spec.Format {
 
 // Start lets the guest run.
 func (m *Monitor) Start(ctx context.Context) error { return m.told(m.client.Start(ctx)) }
+
+// Save writes the machine to empty files.
+func (m *Monitor) Save(ctx context.Context, f *vm.SavedFiles) error {
+	return m.told(m.client.Save(ctx, int(f.State.Fd()), int(f.Memory.Fd())))
+}
 
 // Reset resets the guest.
 func (m *Monitor) Reset(ctx context.Context) error { return m.told(m.client.Reset(ctx)) }
@@ -237,6 +246,10 @@ func code(c ctl.Code) api.Code {
 		return api.CodeDiskBackingInvalid
 	case ctl.NICInvalid:
 		return api.CodeNetworkInvalid
+	case ctl.SaveInvalid:
+		return api.CodeSaveInvalid
+	case ctl.SaveFailed:
+		return api.CodeSaveFailed
 	case ctl.KernelFailed:
 		return api.CodeKernelFailed
 	case ctl.LimitExceeded:

@@ -86,6 +86,7 @@ func (s *Server) registerVMs() {
 	handle(s, s.op("shutdown", http.MethodPost, "/v1/vms/{id}:shutdown", "Press the power button of a running VM; the task is done when it was pressed, what the guest makes of it is seen in the state", http.StatusAccepted), s.power(api.VerbShutdown))
 	handle(s, s.op("pause", http.MethodPost, "/v1/vms/{id}:pause", "Pause a running VM: from the end of the task on no instruction of the guest begins", http.StatusAccepted), s.power(api.VerbPause))
 	handle(s, s.op("resume", http.MethodPost, "/v1/vms/{id}:resume", "Let a paused VM go on", http.StatusAccepted), s.power(api.VerbResume))
+	handle(s, s.op("save", http.MethodPost, "/v1/vms/{id}:save", "Write a running VM down and stop it; powerOn goes on from there, powerOff forgets it", http.StatusAccepted), s.power(api.VerbSave))
 	handle(s, s.op("reset", http.MethodPost, "/v1/vms/{id}:reset", "Reset a running VM; consoles and runId stay", http.StatusAccepted), s.power(api.VerbReset))
 	handle(s, s.op("consoleToken", http.MethodPost, "/v1/vms/{id}:consoleToken", "Get a token that opens the console once; takes no Idempotency-Key, since the answer is a secret"), s.consoleToken)
 }

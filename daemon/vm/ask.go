@@ -86,11 +86,14 @@ func (m *machine) ahead() int {
 }
 
 // next begins the oldest task when nothing runs. A powerOff does not wait for
-// a start: it ends it.
+// a start or a save: it ends it.
 func (m *machine) next() {
 	if m.active != nil {
 		if m.active.task.Kind == api.TaskPowerOn && m.active.abort == nil && m.queue.Has(api.TaskPowerOff) {
 			m.abortStart(&api.Error{Code: api.CodeStateConflict, Detail: "powered off before the guest ran"})
+		}
+		if m.queue.Has(api.TaskPowerOff) {
+			m.abortSave(&api.Error{Code: api.CodeStateConflict, Detail: "powered off before the VM was saved"})
 		}
 		return
 	}
@@ -121,15 +124,21 @@ func (m *machine) begin() {
 	case kind == api.TaskPowerOff && state == api.StateOff:
 		m.forgetPlan()
 		m.progress(0, true)
+		if m.rec.VM.Status.Saved != nil {
+			m.forgetSave()
+			return
+		}
 		m.finish(nil)
 	case kind == api.TaskReset && state == api.StateRunning:
 		m.beginCall("reset", Monitor.Reset)
 	case kind == api.TaskShutdown && state == api.StateRunning:
 		m.beginCall("power-button", Monitor.PowerButton)
 	case kind == api.TaskPause && state == api.StateRunning:
-		m.beginGate("vm-pause", func(h Handle) error { return h.Pause(pauseTimeout) })
+		m.beginGate("vm-pause", func(h Handle) error { return h.Pause(HeldByOperator, pauseTimeout) })
 	case kind == api.TaskResume && state == api.StatePaused:
 		m.beginGate("vm-resume", resume)
+	case kind == api.TaskSave && state == api.StateRunning:
+		m.beginSave()
 	case kind == api.TaskDelete && state == api.StateOff:
 		m.beginDelete()
 	default:

@@ -22,16 +22,21 @@ type Files struct {
 	Initrd *os.File     // may be nil
 	disks  [][]*os.File // until they are attached: each with its backing files
 	seed   *os.File     // likewise; nil without one
+	Saved  *SavedFiles  // nil: it begins at power-on
 }
 
 // Close closes them.
 func (f *Files) Close() {
+	if f == nil {
+		return
+	}
 	for _, file := range []*os.File{f.Kernel, f.Initrd, f.seed} {
 		if file != nil {
 			file.Close() // nothing was written
 		}
 	}
 	f.seed = nil
+	f.Saved.Close()
 	f.closeDisks()
 }
 

@@ -30,6 +30,7 @@ type Config struct {
 	Board    *task.Board
 	Boot     *Folder // kernels and initrds
 	Disks    *Folder
+	Saves    string // folder of what VMs are saved to; made when it is needed
 	Firmware string // path of what boots VMs without a kernel
 	FirstUID uint32 // range of user ids for monitors
 	LastUID  uint32
@@ -47,6 +48,7 @@ type Inventory struct {
 	board    *task.Board
 	boot     *Folder
 	disks    *Folder
+	saves    saves
 	config   Config
 	log      *slog.Logger
 	now      func() time.Time
@@ -62,7 +64,7 @@ type Inventory struct {
 
 // New returns an Inventory that does nothing before Start.
 func New(c Config) *Inventory {
-	return &Inventory{kernel: c.Kernel, launcher: c.Launcher, network: c.Network, store: c.Store, board: c.Board, boot: c.Boot, disks: c.Disks,
+	return &Inventory{kernel: c.Kernel, launcher: c.Launcher, network: c.Network, store: c.Store, board: c.Board, boot: c.Boot, disks: c.Disks, saves: saves{c.Saves},
 		config: c, log: c.Log, now: c.Now, machines: make(map[string]*machine), unknown: make(map[uint64]bool),
 		claims: make(chan struct{})}
 }

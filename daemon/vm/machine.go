@@ -81,14 +81,14 @@ type active struct {
 func allowed(s api.VMStatus) []api.Verb {
 	switch s.State {
 	case api.StateOff:
-		if s.RestartAt != nil { // powerOff: it stays off
+		if s.RestartAt != nil || s.Saved != nil { // powerOff: it stays off, and begins anew
 			return []api.Verb{api.VerbPowerOn, api.VerbPowerOff, api.VerbConsoleToken, api.VerbDelete}
 		}
 		return []api.Verb{api.VerbPowerOn, api.VerbConsoleToken, api.VerbDelete}
 	case api.StateStarting:
 		return []api.Verb{api.VerbPowerOff, api.VerbConsoleToken}
 	case api.StateRunning:
-		return []api.Verb{api.VerbPowerOff, api.VerbShutdown, api.VerbReset, api.VerbPause, api.VerbConsoleToken}
+		return []api.Verb{api.VerbPowerOff, api.VerbShutdown, api.VerbReset, api.VerbPause, api.VerbSave, api.VerbConsoleToken}
 	case api.StatePaused:
 		return []api.Verb{api.VerbPowerOff, api.VerbResume, api.VerbConsoleToken}
 	case api.StateStopping:

@@ -71,6 +71,7 @@ func (m *machine) restored(seen sight, h Handle, mon Monitor, open []api.Task) (
 	switch {
 	case h != nil && run.State == RunRunning:
 		m.adopt(run)
+		m.outlived(h, open)
 		m.resume(open, true)
 		return true, before.State != m.state()
 	case h != nil: // begun and not running, or stopped meanwhile
@@ -139,6 +140,10 @@ func (m *machine) resume(open []api.Task, running bool) {
 			m.active.abort = &api.Error{Code: api.CodeUnavailable, Detail: "the daemon was restarted before the guest ran; the start was undone"}
 		case t.Kind == api.TaskReset, t.Kind == api.TaskShutdown:
 			m.finish(&api.Error{Code: api.CodeUnavailable, Detail: "the daemon was restarted; whether the guest was told is not known"})
+		case t.Kind == api.TaskSave && !running && m.rec.VM.Status.Saved != nil:
+			m.finish(nil) // all but the end was done
+		case t.Kind == api.TaskSave:
+			m.finish(&api.Error{Code: api.CodeUnavailable, Detail: "the daemon was restarted before the VM was saved"})
 		case (t.Kind == api.TaskPause || t.Kind == api.TaskResume) && running && m.paused == (t.Kind == api.TaskPause):
 			m.finish(nil)
 		case t.Kind == api.TaskPause, t.Kind == api.TaskResume:

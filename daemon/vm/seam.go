@@ -131,12 +131,13 @@ type Handle interface {
 	// AttachNIC gives it a network card, with a vhost if that is not nil, and returns
 	// the card's number there. The caller closes the files.
 	AttachNIC(tap, vhost *os.File) (uint32, error)
-	// Pause shuts the gate for the operator, and returns when no guest instruction
+	// Pause shuts the gate for one holder, and returns when no guest instruction
 	// begins any more, or with an error when a vCPU's thread could not be had in the
-	// time: the gate is shut then, too.
-	Pause(timeout time.Duration) error
+	// time: the gate is shut then, too. For a snapshot the monitor has nothing half
+	// done when it returns.
+	Pause(by Holders, timeout time.Duration) error
 	// Resume ends that; whether the guest goes on depends on other holders.
-	Resume() error
+	Resume(by Holders) error
 	// Destroy takes it out of the kernel's inventory; it stops it if need be.
 	Destroy() error
 	Close() error
@@ -195,10 +196,13 @@ type ConsoleGrant struct {
 // CodeMonitorFailed.
 type Monitor interface {
 	Process() Process
-	// Configure hands over the run descriptor and the boot files; the caller
+	// Configure hands over the run descriptor and the boot files, and what the VM was
+	// saved to if it is to go on from that; the caller
 	// still closes its own.
 	Configure(ctx context.Context, spec api.VMSpec, backends Backends, run *os.File, files *Files) error
 	Start(ctx context.Context) error
+	// Save writes the machine, whose gate a snapshot keeps shut, to empty files.
+	Save(ctx context.Context, files *SavedFiles) error
 	Reset(ctx context.Context) error
 	// PowerButton presses the guest's power button.
 	PowerButton(ctx context.Context) error

@@ -51,7 +51,11 @@ func (m *machine) step(fn func(ctx context.Context) func()) {
 // already is left from a run whose end was not recorded: it is destroyed.
 func (inv *Inventory) createRun(rec Record) (*Files, Handle, uint64, error) {
 	files, err := inv.openFiles(rec.VM.Spec)
+	if err == nil && rec.VM.Status.Saved != nil {
+		files.Saved, err = inv.saves.open(rec.VM.ID)
+	}
 	if err != nil {
+		files.Close()
 		return nil, nil, 0, err
 	}
 	if files.seed, err = inv.openSeed(rec.VM); err != nil {
@@ -117,36 +121,46 @@ func (m *machine) created(files *Files, h Handle, id uint64, err error) {
 func (m *machine) configure(files *Files) {
 	m.active.handed = true
 	m.progress(40, false)
-	mon, h, run, spec := m.mon, m.handle, m.rec.VM.Status.RunID, m.rec.VM.Spec
+	mon, h, rec := m.mon, m.handle, m.rec
 	m.step(func(ctx context.Context) func() {
-		err := m.inv.configureRun(ctx, mon, h, run, spec, files)
-		return func() { m.configured(err) }
+		used, err := m.inv.configureRun(ctx, mon, h, rec, files)
+		return func() { m.configured(used, err) }
 	})
 }
 
 // configureRun hands backends and the run descriptor over and keeps no copy of it: closing
-// the last one is how the kernel learns that the monitor is gone.
-func (inv *Inventory) configureRun(ctx context.Context, mon Monitor, h Handle, id uint64, spec api.VMSpec, files *Files) error {
+// the last one is how the kernel learns that the monitor is gone. used says that what the
+// VM was saved to is no more: its disks are others as soon as the guest runs.
+func (inv *Inventory) configureRun(ctx context.Context, mon Monitor, h Handle, rec Record, files *Files) (used bool, err error) {
 	defer files.Close()
-	backends, err := inv.attach(ctx, h, id, spec, files)
+	spec := rec.VM.Spec
+	backends, err := inv.attach(ctx, h, rec.VM.Status.RunID, spec, files)
 	if err != nil {
-		return err
+		return false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
 	defer cancel()
 	run, err := h.RunFile()
 	if err != nil {
-		return coded(api.CodeKernelFailed, "vm-delegate", err)
+		return false, coded(api.CodeKernelFailed, "vm-delegate", err)
 	}
 	err = mon.Configure(ctx, spec, backends, run, files)
 	run.Close()
 	if err != nil {
-		return coded(api.CodeMonitorFailed, "configure", err)
+		return false, coded(api.CodeMonitorFailed, "configure", err)
 	}
-	return coded(api.CodeMonitorFailed, "start", mon.Start(ctx))
+	if files.Saved != nil {
+		if err := inv.saves.remove(rec.VM.ID); err != nil {
+			return false, coded(api.CodeInternal, "restore", err)
+		}
+	}
+	return files.Saved != nil, coded(api.CodeMonitorFailed, "start", mon.Start(ctx))
 }
 
-func (m *machine) configured(err error) {
+func (m *machine) configured(used bool, err error) {
+	if used {
+		m.rec.VM.Status.Saved = nil
+	}
 	if err != nil || m.aborted() {
 		m.abandon(err)
 		return
@@ -251,7 +265,7 @@ func (m *machine) beginGate(op string, call func(Handle) error) {
 // resume ends the operator's pause. What another holder keeps shut stays shut, and
 // nothing would ever say otherwise.
 func resume(h Handle) error {
-	if err := h.Resume(); err != nil {
+	if err := h.Resume(HeldByOperator); err != nil {
 		return err
 	}
 	run, err := h.Run()

@@ -113,6 +113,11 @@ func (m *machine) torn(run Run, reaped bool, err error) {
 		switch a.task.Kind {
 		case api.TaskPowerOn, api.TaskPowerOff:
 			ended = append(ended, m.endTask(a.abort))
+		case api.TaskSave:
+			if a.busy { // the run ended under it: see wasSaved
+				break
+			}
+			ended = append(ended, m.endTask(a.abort))
 		case api.TaskPause, api.TaskResume:
 			if !a.busy { // it waits for a word that the kernel does not say any more
 				ended = append(ended, m.endTask(&api.Error{Code: api.CodeStateConflict, Detail: "the VM stopped"}))
@@ -164,7 +169,7 @@ func (m *machine) saveStop(tx Tx, fresh bool) error {
 func stopDetail(run Run) string {
 	switch run.Reason {
 	case api.StopOperator:
-		return "powered off by an operator"
+		return "powered off or saved by an operator"
 	case api.StopMonitorGone:
 		return "the monitor ended, was killed, or gave its descriptor away"
 	case api.StopTampered:
@@ -198,7 +203,7 @@ func (m *machine) beginDelete() {
 			err = reap(mon)
 		}
 		if err == nil {
-			err = m.inv.launcher.Forget(id)
+			err = errors.Join(m.inv.launcher.Forget(id), m.inv.saves.remove(id))
 		}
 		return func() { m.forgotten(err) }
 	})

@@ -87,7 +87,7 @@ func serve(ctx context.Context, o *options, kernel module) (err error) {
 		return err
 	}
 	board := task.NewBoard(st)
-	inv := vm.New(vm.Config{Kernel: kernel, Launcher: launcher, Network: o.network(), Store: st, Board: board, Boot: boot, Disks: disks, Firmware: o.firmware,
+	inv := vm.New(vm.Config{Kernel: kernel, Launcher: launcher, Network: o.network(), Store: st, Board: board, Boot: boot, Disks: disks, Saves: filepath.Join(o.stateDir, "saves"), Firmware: o.firmware,
 		FirstUID: o.firstUID, LastUID: o.lastUID, Version: version, Log: log, Now: now})
 	sessions, err := auth.OpenSessions(ctx, st, inv.EndSession, time.Now, log)
 	if err != nil {

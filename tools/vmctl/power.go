@@ -79,6 +79,10 @@ func (p *program) vmResume() *cobra.Command {
 	return p.power("resume VM...", "Let paused VMs go on", "running", (*client.Client).Resume)
 }
 
+func (p *program) vmSave() *cobra.Command {
+	return p.power("save VM...", "Write running VMs down and stop them; on goes on from there", "saved", (*client.Client).Save)
+}
+
 func (p *program) vmDelete() *cobra.Command {
 	cmd := p.power("delete VM...", "Delete VMs that are off", "deleted", (*client.Client).DeleteVM)
 	cmd.Aliases = []string{"rm"}

@@ -17,7 +17,7 @@ import (
 
 func (p *program) vmCommand() *cobra.Command {
 	return p.group(&cobra.Command{Use: "vm", Short: "Create, list, power and delete VMs"},
-		p.vmList(), p.vmShow(), p.vmSeed(), p.vmCreate(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmShutdown(), p.vmReset(), p.vmPause(), p.vmResume())
+		p.vmList(), p.vmShow(), p.vmSeed(), p.vmCreate(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmShutdown(), p.vmReset(), p.vmPause(), p.vmResume(), p.vmSave())
 }
 
 func (p *program) vmList() *cobra.Command {
@@ -94,6 +94,7 @@ func (p *program) showVM(vm *api.VM) error {
 		[2]string{"Id", vm.ID},
 		[2]string{"State", fmt.Sprintf("%s since %s (%s)", vm.Status.State, p.date(vm.Status.Since), p.age(vm.Status.Since))},
 		[2]string{"Run", run},
+		[2]string{"Saved", p.savedLine(vm.Status.Saved)},
 		[2]string{"VCPUs", strconv.Itoa(vm.Spec.VCPUs)},
 		[2]string{"Memory", size(vm.Spec.MemoryBytes)},
 		[2]string{"Kernel", cmp.Or(vm.Spec.Boot.Kernel, "none: it boots from its disks")},
@@ -121,6 +122,13 @@ func (p *program) restartLine(st api.VMStatus) string {
 		return ""
 	}
 	return fmt.Sprintf("at %s, the %d. in a row; vm off keeps it off", p.date(*st.RestartAt), st.Restarts)
+}
+
+func (p *program) savedLine(s *api.Saved) string {
+	if s == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, %s on the host; vm on goes on from there, vm off forgets it", p.date(s.At), size(s.Bytes))
 }
 
 func (p *program) stopLine(s *api.LastStop) string {

@@ -219,13 +219,13 @@ func (h handle) AttachNIC(tap, vhost *os.File) (uint32, error) {
 	return h.v.AttachNIC(parts...)
 }
 
-func (h handle) Pause(time.Duration) error {
-	_, err := h.v.Pause(abi.PauseOperator, 0)
+func (h handle) Pause(by vm.Holders, _ time.Duration) error {
+	_, err := h.v.Pause(abi.Pause(by), 0)
 	return err
 }
 
-func (h handle) Resume() error {
-	if err := h.v.Resume(abi.PauseOperator); err != nil && !errors.Is(err, unix.EALREADY) {
+func (h handle) Resume(by vm.Holders) error {
+	if err := h.v.Resume(abi.Pause(by)); err != nil && !errors.Is(err, unix.EALREADY) {
 		return err
 	}
 	return nil

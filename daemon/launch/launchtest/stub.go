@@ -19,6 +19,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,6 +46,7 @@ const (
 	Tires     = "tires\n"     // runs for a moment, then powers off
 	BIOS      = "bios\n"      // runs, and is a firmware and no kernel
 	Breaks    = "breaks\n"    // runs, and breaks its first disk
+	Unsaved   = "unsaved\n"   // runs, and cannot be saved
 	Calls     = "calls\n"     // runs, and connects to CallsPort of the host's again and again
 )
 
@@ -176,6 +178,10 @@ func (s *stub) do(m ctl.Message, fds []int) (ctl.Message, *ctl.Error) {
 		return &ctl.StatusReply{State: s.state, Resets: s.resets, ConsoleViewers: s.consoles.count()}, nil
 	case *ctl.Configure:
 		return nil, s.configure(r.Spec, fds)
+	case *ctl.Restore:
+		return nil, s.restore(r.Spec, fds)
+	case *ctl.Save:
+		return nil, s.save(fds)
 	case *ctl.Start:
 		s.state = ctl.Running
 	case *ctl.Reset:
@@ -244,6 +250,38 @@ func (s *stub) configure(m spec.Spec, fds []int) *ctl.Error {
 	}
 	s.state = ctl.Configured
 	return nil
+}
+
+// saved is what the stub writes down of itself.
+const saved = "a stub was saved here"
+
+func (s *stub) save(fds []int) *ctl.Error {
+	defer ctl.CloseAll(fds)
+	if s.behaviour == Unsaved || len(fds) != 2 {
+		return &ctl.Error{Code: ctl.SaveFailed, Text: "no space left on device"}
+	}
+	for _, fd := range fds {
+		if _, err := unix.Pwrite(fd, []byte(saved), 0); err != nil {
+			return &ctl.Error{Code: ctl.SaveFailed, Text: err.Error()}
+		}
+	}
+	return nil
+}
+
+func (s *stub) restore(m spec.Spec, fds []int) *ctl.Error {
+	text := make([]byte, len(saved))
+	if len(fds) < 4 {
+		ctl.CloseAll(fds)
+		return &ctl.Error{Code: ctl.DescriptorWrong, Text: "too few descriptors"}
+	}
+	for _, fd := range fds[1:3] {
+		if _, err := unix.Pread(fd, text, 0); err != nil || string(text) != saved {
+			ctl.CloseAll(fds)
+			return &ctl.Error{Code: ctl.SaveInvalid, Text: "saved machine was changed after it was written"}
+		}
+	}
+	ctl.CloseAll(fds[1:3])
+	return s.configure(m, slices.Delete(fds, 1, 3))
 }
 
 // tell sends an event to whoever is connected.

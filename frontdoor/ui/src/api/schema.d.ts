@@ -265,6 +265,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/vms/{id}:save": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Write a running VM down and stop it; powerOn goes on from there, powerOff forgets it */
+        post: operations["save"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/vms/{id}:shutdown": {
         parameters: {
             query?: never;
@@ -444,7 +461,7 @@ export interface components {
              * @description Stable name of the kind of error
              * @enum {string}
              */
-            code: "invalidRequest" | "unknownField" | "nameInvalid" | "notFound" | "conflict" | "exists" | "stateConflict" | "preconditionFailed" | "preconditionRequired" | "unauthenticated" | "forbidden" | "tooLarge" | "limitExceeded" | "bootFileMissing" | "bootFileInvalid" | "diskMissing" | "diskInvalid" | "diskFormatInvalid" | "diskFormatRefused" | "diskBackingInvalid" | "diskInUse" | "networkMissing" | "networkInvalid" | "seedInvalid" | "seedTooLarge" | "initrdTooLarge" | "memoryInvalid" | "vcpusInvalid" | "cmdlineTooLong" | "idempotencyConflict" | "idempotencyInFlight" | "signatureMissing" | "signatureInvalid" | "signatureStale" | "signatureReplayed" | "sessionUnknown" | "monitorFailed" | "kernelFailed" | "methodNotAllowed" | "unavailable" | "internal";
+            code: "invalidRequest" | "unknownField" | "nameInvalid" | "notFound" | "conflict" | "exists" | "stateConflict" | "preconditionFailed" | "preconditionRequired" | "unauthenticated" | "forbidden" | "tooLarge" | "limitExceeded" | "bootFileMissing" | "bootFileInvalid" | "diskMissing" | "diskInvalid" | "diskFormatInvalid" | "diskFormatRefused" | "diskBackingInvalid" | "diskInUse" | "networkMissing" | "networkInvalid" | "seedInvalid" | "seedTooLarge" | "saveInvalid" | "saveFailed" | "initrdTooLarge" | "memoryInvalid" | "vcpusInvalid" | "cmdlineTooLong" | "idempotencyConflict" | "idempotencyInFlight" | "signatureMissing" | "signatureInvalid" | "signatureStale" | "signatureReplayed" | "sessionUnknown" | "monitorFailed" | "kernelFailed" | "methodNotAllowed" | "unavailable" | "internal";
             /** @description What happened, for people */
             detail: string;
             /** @description Each offending field */
@@ -488,6 +505,15 @@ export interface components {
         Root: {
             /** @description Names of what this server can do; the list only grows */
             features: string[];
+        };
+        Saved: {
+            /** Format: date-time */
+            at: string;
+            /**
+             * Format: int64
+             * @description Room that it takes on the host
+             */
+            bytes: number;
         };
         Seed: {
             /** @description Left out, it names the VM's uuid as instance-id and its name as local-hostname */
@@ -554,7 +580,7 @@ export interface components {
             /** Format: uuid */
             id: string;
             /** @enum {string} */
-            kind: "vm.powerOn" | "vm.powerOff" | "vm.shutdown" | "vm.reset" | "vm.pause" | "vm.resume" | "vm.delete";
+            kind: "vm.powerOn" | "vm.powerOff" | "vm.shutdown" | "vm.reset" | "vm.pause" | "vm.resume" | "vm.save" | "vm.delete";
             /** Format: int64 */
             progress: number;
             /**
@@ -686,7 +712,7 @@ export interface components {
         };
         VMStatus: {
             /** @description What can be asked of the VM in this state */
-            allowed: ("powerOn" | "powerOff" | "shutdown" | "reset" | "pause" | "resume" | "consoleToken" | "delete")[];
+            allowed: ("powerOn" | "powerOff" | "shutdown" | "reset" | "pause" | "resume" | "save" | "consoleToken" | "delete")[];
             /** @description Why the last run ended */
             lastStop?: components["schemas"]["LastStop"];
             /**
@@ -704,6 +730,8 @@ export interface components {
              * @description The kernel's number of this power cycle; never used again
              */
             runId?: number;
+            /** @description What powerOn goes on from; powerOff forgets it */
+            saved?: components["schemas"]["Saved"];
             /**
              * Format: date-time
              * @description When this state began
@@ -1311,6 +1339,41 @@ export interface operations {
         };
     };
     resume: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body give the same answer for 24 h */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskAccepted"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    save: {
         parameters: {
             query?: never;
             header?: {

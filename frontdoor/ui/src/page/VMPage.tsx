@@ -81,6 +81,7 @@ function Found({ vm, tab }: { vm: VM; tab: TabName }) {
           <>
             <VerbButton vm={vm} deed="powerOn" />
             <VerbButton vm={vm} deed={vm.status.state === "paused" ? "resume" : "pause"} />
+            <VerbButton vm={vm} deed="save" />
             <VerbButton vm={vm} deed="shutdown" />
             <VerbButton vm={vm} deed="powerOff" />
             <VerbButton vm={vm} deed="reset" />

@@ -9,6 +9,7 @@ const kinds: Record<Task["kind"], string> = {
   "vm.reset": "Reset",
   "vm.pause": "Pause",
   "vm.resume": "Resume",
+  "vm.save": "Save",
   "vm.delete": "Delete",
 };
 

@@ -53,12 +53,16 @@ function Losses({ vm, deed }: { vm: VM; deed: Deed }) {
       return <p>No instruction of the guest begins any more until it is resumed.</p>;
     case "resume":
       return <p>The guest goes on where it stood.</p>;
+    case "save":
+      return <p>The guest is written down and stops. Powering on goes on from there.</p>;
     case "shutdown":
       return <p>The power button is pressed. Most guests end what runs and power off; one that does not listen goes on.</p>;
     case "powerOff":
       return (
         <p>
-          The guest is not asked: this is the same as pulling the plug. What is in its {formatBytes(vm.spec.memoryBytes)}{" "}
+          {vm.status.saved
+            ? "What it was saved to is removed: it boots anew the next time."
+            : "The guest is not asked: this is the same as pulling the plug."} What is in its {formatBytes(vm.spec.memoryBytes)}{" "}
           of memory is lost. The console’s log stays.
         </p>
       );

@@ -37,6 +37,12 @@ export function Summary({ vm }: { vm: VM }) {
                 <When time={status.restartAt} /> by its policy; powering it off keeps it off
               </Item>
             )}
+            {status.saved && (
+              <Item term="Saved">
+                <When time={status.saved.at} />, {formatBytes(status.saved.bytes)} on the host; powering it on goes on from
+                there
+              </Item>
+            )}
             <Item term="Last stop">
               <LastStop vm={vm} />
             </Item>

@@ -8,6 +8,7 @@ import PauseIcon from "@patternfly/react-icons/dist/esm/icons/pause-icon";
 import PlayIcon from "@patternfly/react-icons/dist/esm/icons/play-icon";
 import PowerOffIcon from "@patternfly/react-icons/dist/esm/icons/power-off-icon";
 import RedoIcon from "@patternfly/react-icons/dist/esm/icons/redo-icon";
+import SaveIcon from "@patternfly/react-icons/dist/esm/icons/save-icon";
 import TrashIcon from "@patternfly/react-icons/dist/esm/icons/trash-icon";
 import { type ReactElement, useState } from "react";
 import type { VM } from "../api/model";
@@ -23,6 +24,7 @@ const icons: Record<Deed, ReactElement> = {
   reset: <RedoIcon />,
   pause: <PauseIcon />,
   resume: <PlayIcon />,
+  save: <SaveIcon />,
   delete: <TrashIcon />,
 };
 

@@ -24,6 +24,8 @@ async function ask(vm: VM, deed: Deed): Promise<Task> {
       return (await take(api.POST("/v1/vms/{id}:pause", { params: { path, header: newKey() } }))).task;
     case "resume":
       return (await take(api.POST("/v1/vms/{id}:resume", { params: { path, header: newKey() } }))).task;
+    case "save":
+      return (await take(api.POST("/v1/vms/{id}:save", { params: { path, header: newKey() } }))).task;
     case "reset":
       return (await take(api.POST("/v1/vms/{id}:reset", { params: { path, header: newKey() } }))).task;
   }

@@ -47,6 +47,7 @@ const vmctlVerb: Record<Verb, string> = {
   reset: "vm reset",
   pause: "vm pause",
   resume: "vm resume",
+  save: "vm save",
   delete: "vm delete",
   consoleToken: "console",
 };

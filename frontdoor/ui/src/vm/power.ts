@@ -25,6 +25,7 @@ export const verbs: Record<Verb, VerbRule> = {
   reset: { label: "Reset", done: "reset", states: ["running"], role: "operator" },
   pause: { label: "Pause", done: "paused", states: ["running"], role: "operator" },
   resume: { label: "Resume", done: "resumed", states: ["paused"], role: "operator" },
+  save: { label: "Save", done: "saved", states: ["running"], role: "operator" },
   consoleToken: {
     label: "Console",
     done: "opened on its console",
@@ -35,7 +36,7 @@ export const verbs: Record<Verb, VerbRule> = {
 };
 
 /** What loses nothing is done without a question. */
-export const harmless = (verb: Verb) => verb === "powerOn" || verb === "pause" || verb === "resume";
+export const harmless = (verb: Verb) => ["powerOn", "pause", "resume", "save"].includes(verb);
 
 export type Gate = { open: true } | { open: false; reason: string };
 

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"vmctl/daemon/api"
+)
+
+// saveTimeout is for the monitor to write all of a guest's memory.
+const saveTimeout = time.Hour
+
+// beginSave shuts the gate, has the monitor write the machine, makes that durable, and
+// ends the run as powerOff does. When anything of it fails the gate is opened again,
+// and nothing was. The guest runs no instruction between what is saved and the end.
+func (m *machine) beginSave() {
+	m.progress(0, false)
+	mon, h, id := m.mon, m.handle, m.rec.VM.ID
+	if mon == nil || m.deaf || h == nil {
+		m.finish(&api.Error{Code: api.CodeMonitorFailed, Detail: "no connection to the monitor"})
+		return
+	}
+	m.step(func(ctx context.Context) func() {
+		room, err := m.inv.saveRun(ctx, h, mon, id)
+		return func() { m.wasSaved(h, room, err) }
+	})
+}
+
+func (inv *Inventory) saveRun(ctx context.Context, h Handle, mon Monitor, id string) (room int64, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.Resume(HeldBySnapshot), inv.saves.remove(id))
+		}
+	}()
+	if err := h.Pause(HeldBySnapshot, pauseTimeout); err != nil {
+		return 0, coded(api.CodeKernelFailed, "vm-pause", err)
+	}
+	files, err := inv.saves.create(id)
+	if err != nil {
+		return 0, coded(api.CodeSaveFailed, "save", err)
+	}
+	defer files.Close()
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	if err := mon.Save(ctx, files); err != nil {
+		return 0, coded(api.CodeSaveFailed, "save", err)
+	}
+	room, err = inv.saves.keep(id, files)
+	return room, coded(api.CodeSaveFailed, "save", err)
+}
+
+// wasSaved ends the run that was saved: h is of it.
+func (m *machine) wasSaved(h Handle, room int64, err error) {
+	if err == nil && m.handle != h {
+		err = &api.Error{Code: api.CodeStateConflict, Detail: "the VM stopped"}
+	}
+	if m.active.abort != nil {
+		err = errors.Join(m.active.abort, err)
+	}
+	if err != nil {
+		m.finish(err)
+		return
+	}
+	m.rec.VM.Status.Saved = &api.Saved{At: m.inv.now(), Bytes: room}
+	m.setState(api.StateStopping)
+	m.progress(90, true)
+	m.teardown()
+}
+
+// abortSave ends the active save: a powerOff waits, which needs none.
+func (m *machine) abortSave(cause error) {
+	if a := m.active; a.task.Kind == api.TaskSave && a.abort == nil && a.busy {
+		a.abort = cause
+		a.cancel()
+	}
+}
+
+// forgetSave removes what a VM that is off was saved to, and ends the task.
+func (m *machine) forgetSave() {
+	id := m.rec.VM.ID
+	m.step(func(context.Context) func() {
+		err := m.inv.saves.remove(id)
+		return func() {
+			if err == nil {
+				m.rec.VM.Status.Saved = nil
+				m.setState(api.StateOff)
+				m.commit("forget save", m.save)
+			}
+			m.finish(coded(api.CodeInternal, "forget", err))
+		}
+	})
+}
+
+// outlived is for a run that an earlier daemon was about to save, or to restore: it goes
+// on, and what it was saved to is of the past. A gate that others keep shut stays so.
+func (m *machine) outlived(h Handle, open []api.Task) {
+	saving := m.rec.VM.Status.Saved != nil || slices.ContainsFunc(open, func(t api.Task) bool {
+		return t.Kind == api.TaskSave && t.State == api.TaskRunning
+	})
+	if m.rec.VM.Status.Saved != nil {
+		m.rec.VM.Status.Saved = nil
+		m.commit("outlived", m.save)
+	}
+	id := m.rec.VM.ID
+	m.work(func() func() {
+		err := m.inv.saves.remove(id)
+		if saving {
+			err = errors.Join(err, h.Resume(HeldBySnapshot))
+		}
+		return func() {
+			if err != nil {
+				m.log.Error("run does not go on", "op", "restore", "err", err)
+			}
+		}
+	})
+}
