@@ -95,3 +95,12 @@ func FuzzAt(f *testing.F) {
 		}
 	})
 }
+
+// A program runs on without its pages.
+func TestReleaseProgram(t *testing.T) {
+	for range 3 {
+		if err := mem.ReleaseProgram(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

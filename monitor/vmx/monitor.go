@@ -17,6 +17,7 @@ import (
 	"vmctl/monitor/jail"
 	"vmctl/monitor/listen"
 	"vmctl/monitor/machine"
+	"vmctl/monitor/mem"
 	"vmctl/monitor/saved"
 	"vmctl/monitor/spec"
 )
@@ -51,7 +52,12 @@ type monitor struct {
 
 func newMonitor(name string) *monitor {
 	m := &monitor{name: name, state: ctl.Idle, done: make(chan machine.End, 1)}
-	m.trim = time.AfterFunc(trimDelay, debug.FreeOSMemory)
+	m.trim = time.AfterFunc(trimDelay, func() {
+		debug.FreeOSMemory()
+		if err := mem.ReleaseProgram(); err != nil {
+			logLine(name, "trim", err)
+		}
+	})
 	return m
 }
 
