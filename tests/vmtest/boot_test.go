@@ -102,11 +102,11 @@ func testPowerButton(t *testing.T, v *vmtest.VMX, s *vmtest.Screen) {
 }
 
 // What an idle monitor may hold beside its guest's memory, in KiB. Of the budget
-// half a MiB is kept for devices to come, and for what viewers leave behind: stacks
+// a quarter of a MiB is kept for devices to come, and for what viewers leave behind: stacks
 // and tables of the runtime that are used again, and do not grow.
 const (
 	privateBudget = 5 << 10
-	privateBooted = privateBudget - 512
+	privateBooted = privateBudget - 256
 )
 
 // private is what a monitor holds beside its guest's memory, in KiB, and how much
