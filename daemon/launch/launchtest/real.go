@@ -65,5 +65,13 @@ func (v *realVM) Run() error {
 	if err := v.vcpu.Run(); err != nil && !errors.Is(err, unix.EINTR) {
 		return err
 	}
+	// Once more, to complete what it came back with: a monitor leaves nothing half done.
+	if err := v.vcpu.MapRun(); err != nil {
+		return err
+	}
+	v.vcpu.RunArea().ImmediateExit = 1
+	if err := v.vcpu.Run(); err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ESHUTDOWN) {
+		return err
+	}
 	return nil
 }

@@ -151,12 +151,14 @@ func (s *stub) answer(c *ctl.Conn, p ctl.Packet, fds []int) {
 	}
 	c.Send(out) // who hung up does not hear it
 	switch p.Body.(type) {
-	case *ctl.Configure:
+	case *ctl.Configure, *ctl.Restore:
 		if e != nil {
 			s.exit <- int(abi.ReasonInternalError)
 		}
 	case *ctl.Start:
 		go s.guest()
+	case *ctl.PowerButton:
+		go s.end(abi.ReasonPoweroff)
 	case *ctl.Shutdown:
 		s.mu.Lock()
 		stubborn := s.behaviour == Stubborn
@@ -190,8 +192,6 @@ func (s *stub) do(m ctl.Message, fds []int) (ctl.Message, *ctl.Error) {
 			return nil, &ctl.Error{Code: ctl.KernelFailed, Text: err.Error()}
 		}
 		go s.tell(&ctl.GuestReset{Count: s.resets})
-	case *ctl.PowerButton:
-		go s.end(abi.ReasonPoweroff)
 	case *ctl.ConsoleGrant:
 		s.consoles.grant(*r)
 	case *ctl.ConsoleClose:
