@@ -15,6 +15,19 @@ test("power on and off, seen without asking again", async ({ page, pull, enter }
   await expect(page.getByRole("table", { name: "Recent tasks" })).toContainText("Power off");
 });
 
+test("a VM that is saved says so, and goes on from there", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web", status: { state: "running" } });
+  await enter();
+  await page.getByRole("link", { name: "web", exact: true }).click();
+  await page.getByRole("button", { name: "Save", exact: true }).click();
+  await expect(page.getByText("48 MiB on the host")).toBeVisible();
+  await page.getByRole("button", { name: "Power off", exact: true }).click();
+  await expect(page.getByRole("dialog")).toContainText("it boots anew the next time");
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("button", { name: "Power on", exact: true }).click();
+  await expect(page.getByText("48 MiB on the host")).toBeHidden();
+});
+
 test("a button that is off says why, to the keyboard too", async ({ page, pull, enter }) => {
   await pull("vm", { name: "web" });
   await enter();

@@ -6,7 +6,7 @@ import { problem, readJSON, sendJSON } from "./http.mjs";
 const allowed = {
   off: ["powerOn", "consoleToken", "delete"],
   starting: ["powerOff", "consoleToken"],
-  running: ["powerOff", "shutdown", "reset", "pause", "consoleToken"],
+  running: ["powerOff", "shutdown", "reset", "pause", "save", "consoleToken"],
   stopping: ["powerOn"],
   paused: ["powerOff", "resume", "consoleToken"],
 };
@@ -69,9 +69,10 @@ export class World {
     for (const stream of this.streams) stream.write(wire(event.seq, kind, event));
   }
 
-  setState(vm, state) {
+  setState(vm, state, saved) {
     const { lastStop } = vm.status;
-    vm.status = { state, since: new Date().toISOString(), allowed: allowed[state], ...(lastStop && { lastStop }) };
+    const verbs = saved ? [...allowed[state], "powerOff"] : allowed[state];
+    vm.status = { state, since: new Date().toISOString(), allowed: verbs, ...(lastStop && { lastStop }), ...(saved && { saved }) };
     if (state === "starting") this.run++;
     if (state !== "off") vm.status.runId = this.run;
     vm.updatedAt = vm.status.since;
@@ -79,11 +80,11 @@ export class World {
     this.onState(vm);
   }
 
-  stopped(vm, reason, detail) {
+  stopped(vm, reason, detail, saved) {
     const claimed = !["operator", "monitorGone", "tampered", "destroyed"].includes(reason);
     vm.status.lastStop = { reason, claimed, at: new Date().toISOString(), detail, runId: this.run };
     this.emit("vm.stopped", vm, vm.status.lastStop);
-    this.setState(vm, "off");
+    this.setState(vm, "off", saved);
   }
 
   dropStreams() {
@@ -208,6 +209,8 @@ export class World {
         return this.setState(vm, "running");
       case "powerOff":
         return this.stopped(vm, "operator", "");
+      case "save":
+        return this.stopped(vm, "operator", "", { at: new Date().toISOString(), bytes: 48 << 20 });
       case "shutdown":
         return this.stopped(vm, "poweroff", "");
       case "pause":
