@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"vmctl/monitor/iov"
 )
 
 // osFile is a file of the host, or a block device.
@@ -26,7 +28,7 @@ func (f *osFile) write(bufs [][]byte, off uint64) error {
 }
 
 func transfer(name string, call func(int, [][]byte, int64, int) (int, error), fd int, bufs [][]byte, off uint64) error {
-	for n := length(bufs); n > 0; {
+	for n := iov.Len(bufs); n > 0; {
 		got, err := call(fd, bufs, int64(off), 0)
 		switch {
 		case err == unix.EINTR:
@@ -36,7 +38,7 @@ func transfer(name string, call func(int, [][]byte, int64, int) (int, error), fd
 		case got == 0: // the file is shorter than it was
 			return io.ErrUnexpectedEOF
 		}
-		take(&bufs, uint64(got))
+		iov.Take(&bufs, uint64(got))
 		off, n = off+uint64(got), n-uint64(got)
 	}
 	return nil

@@ -37,6 +37,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"vmctl/monitor/iov"
 )
 
 // ClusterBits is what a new overlay should have: clusters of 64 KiB.
@@ -315,14 +317,14 @@ func (d *Disk) within(off, n uint64) bool { return off <= d.size && n <= d.size-
 // ReadVec fills buffers, one behind the other, from an offset on, or fails. It uses the
 // list up. errors.Is: ErrBounds, and what reading file or base fails with.
 func (d *Disk) ReadVec(bufs [][]byte, off uint64) error {
-	n := length(bufs)
+	n := iov.Len(bufs)
 	if !d.within(off, n) {
 		return ErrBounds
 	}
 	for n > 0 {
 		part, has := d.run(off, n)
 		var err error
-		if to := take(&bufs, part); has {
+		if to := iov.Take(&bufs, part); has {
 			err = d.file.read(to, d.data+off)
 		} else {
 			err = d.readBase(to, off, part)
@@ -337,10 +339,8 @@ func (d *Disk) ReadVec(bufs [][]byte, off uint64) error {
 
 func (d *Disk) readBase(bufs [][]byte, off, n uint64) error {
 	inside := min(n, d.base-min(off, d.base))
-	head := take(&bufs, inside)
-	for _, b := range bufs {
-		clear(b)
-	}
+	head := iov.Take(&bufs, inside)
+	iov.Zero(bufs)
 	if inside == 0 {
 		return nil
 	}
@@ -351,14 +351,14 @@ func (d *Disk) readBase(bufs [][]byte, off, n uint64) error {
 // is there then is not said. It uses the list up. errors.Is: ErrBounds, and what reading
 // the base or writing the file fails with.
 func (d *Disk) WriteVec(bufs [][]byte, off uint64) error {
-	n := length(bufs)
+	n := iov.Len(bufs)
 	if !d.within(off, n) {
 		return ErrBounds
 	}
 	return d.each(off, n, func(off, part uint64) error {
-		return d.file.write(take(&bufs, part), d.data+off)
+		return d.file.write(iov.Take(&bufs, part), d.data+off)
 	}, func(c, off, part uint64) error {
-		return d.move(c, off, part, take(&bufs, part))
+		return d.move(c, off, part, iov.Take(&bufs, part))
 	})
 }
 
@@ -470,30 +470,4 @@ func (d *Disk) flush() error {
 		}
 	}
 	return d.file.sync()
-}
-
-func length(bufs [][]byte) (n uint64) {
-	for _, b := range bufs {
-		n += uint64(len(b))
-	}
-	return n
-}
-
-// take cuts the first n bytes off a list of buffers and returns them.
-func take(bufs *[][]byte, n uint64) [][]byte {
-	list := *bufs
-	for k, b := range list {
-		if uint64(len(b)) > n {
-			head := list[:k:k]
-			if n > 0 {
-				head = append(head, b[:n])
-			}
-			list[k] = b[n:]
-			*bufs = list[k:]
-			return head
-		}
-		n -= uint64(len(b))
-	}
-	*bufs = nil
-	return list
 }

@@ -27,6 +27,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"vmctl/monitor/iov"
 )
 
 // MaxFiles is how many files a chain has at the most.
@@ -238,14 +240,14 @@ func (i *Image) ReadVec(bufs [][]byte, off uint64) error {
 // read fills buffers of n bytes with what a layer and those behind it have.
 func (i *Image) read(index int, bufs [][]byte, off, n uint64) error {
 	if index == len(i.layers) {
-		zero(bufs)
+		iov.Zero(bufs)
 		return nil
 	}
 	l := i.layers[index]
 	// A backing file may be smaller than the disk.
 	if inside := min(n, l.disk-min(off, l.disk)); inside < n {
-		head := take(&bufs, inside)
-		zero(bufs)
+		head := iov.Take(&bufs, inside)
+		iov.Zero(bufs)
 		bufs, n = head, inside
 	}
 	if l.header == nil {
@@ -256,12 +258,12 @@ func (i *Image) read(index int, bufs [][]byte, off, n uint64) error {
 		if err != nil {
 			return err
 		}
-		part := take(&bufs, e.n)
+		part := iov.Take(&bufs, e.n)
 		switch e.kind {
 		case behind:
 			err = i.read(index+1, part, off, e.n)
 		case zeros:
-			zero(part)
+			iov.Zero(part)
 		case data:
 			err = l.readFile(part, e.host, e.n)
 		case packed:
@@ -279,8 +281,8 @@ func (i *Image) read(index int, bufs [][]byte, off, n uint64) error {
 // of the file was never written, and is zeros; a whole cluster is not looked for there.
 func (l *layer) readFile(bufs [][]byte, off, n uint64) error {
 	if inside := min(n, l.end-min(off, l.end)); inside < n {
-		head := take(&bufs, inside)
-		zero(bufs)
+		head := iov.Take(&bufs, inside)
+		iov.Zero(bufs)
 		bufs, n = head, inside
 	}
 	for n > 0 {
@@ -293,7 +295,7 @@ func (l *layer) readFile(bufs [][]byte, off, n uint64) error {
 		case got == 0: // the file is shorter than it was
 			return io.ErrUnexpectedEOF
 		}
-		take(&bufs, uint64(got))
+		iov.Take(&bufs, uint64(got))
 		off, n = off+uint64(got), n-uint64(got)
 	}
 	return nil
@@ -301,31 +303,6 @@ func (l *layer) readFile(bufs [][]byte, off, n uint64) error {
 
 // cluster is the size of a cluster in bytes.
 func (l *layer) cluster() uint64 { return 1 << l.clusterBits }
-
-// take cuts the first n bytes off a list of buffers and returns them.
-func take(bufs *[][]byte, n uint64) [][]byte {
-	list := *bufs
-	for k, b := range list {
-		if uint64(len(b)) > n {
-			head := list[:k:k]
-			if n > 0 {
-				head = append(head, b[:n])
-			}
-			list[k] = b[n:]
-			*bufs = list[k:]
-			return head
-		}
-		n -= uint64(len(b))
-	}
-	*bufs = nil
-	return list
-}
-
-func zero(bufs [][]byte) {
-	for _, b := range bufs {
-		clear(b)
-	}
-}
 
 // cache keeps blocks of L1 and L2 tables. They are found by their place in a file and
 // not by table: a table may have 2 MiB, and what is left out is in the kernel's cache.
