@@ -76,19 +76,17 @@ type part struct {
 	keeper
 }
 
-// parts are all of them, in the order of their sections. The bus comes before the
-// devices on it.
+// parts are those that are not on the bus, and the bus, in the order of their sections;
+// the devices on the bus come behind it.
 func (m *Machine) parts() []part {
 	list := []part{{"serial", m.uart}, {"rtc", m.rtc}, {"debug", &m.debug}, {"reset", &m.resetIO}}
 	if m.fwcfg != nil {
 		list = append(list, part{"fwcfg", m.fwcfg}, part{"pm", m.pm})
 	}
-	list = append(list, part{"pci", m.pci})
-	for i, d := range m.devices {
-		list = append(list, part{"slot" + strconv.Itoa(i), d})
-	}
-	return list
+	return append(list, part{"pci", m.pci})
 }
+
+func slotName(i int) string { return "slot" + strconv.Itoa(i) }
 
 // write writes all sections.
 func (m *Machine) write(w *saved.Writer) error {
@@ -107,6 +105,9 @@ func (m *Machine) write(w *saved.Writer) error {
 	w.Section("chips", func(w *wire.Writer) { err = errors.Join(err, saveChips(m.vm, w)) })
 	for _, p := range m.parts() {
 		w.Section(p.name, p.Save)
+	}
+	for i, d := range m.devices {
+		w.Section(slotName(i), func(w *wire.Writer) { err = errors.Join(err, d.Save(w)) })
 	}
 	return err
 }
@@ -190,6 +191,9 @@ func (m *Machine) restore() error {
 	}
 	for _, p := range m.parts() {
 		r.Section(p.name, p.Load)
+	}
+	for i, d := range m.devices {
+		r.Section(slotName(i), d.Load)
 	}
 	return r.Close()
 }

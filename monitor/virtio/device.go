@@ -55,8 +55,9 @@ type Device interface {
 
 // Keeper is a device that knows more than what is in its queues and its configuration,
 // and is to know it after a machine was saved and restored. It is asked while it is
-// stopped; what it loads is for the next Start.
+// stopped; what it loads is for the next Start. A device that cannot be saved, such as a
+// disk whose medium fails, says so.
 type Keeper interface {
-	Save(*wire.Writer)
+	Save(*wire.Writer) error
 	Load(*wire.Reader)
 }

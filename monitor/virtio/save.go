@@ -35,8 +35,9 @@ func (t *Transport) Resume() {
 	}
 }
 
-// Save writes what the driver said, and what the device knows. The device is paused.
-func (t *Transport) Save(w *wire.Writer) {
+// Save writes what the driver said, and what the device knows. The device is paused. The
+// error is the device's.
+func (t *Transport) Save(w *wire.Writer) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	w.U64(t.offered)
@@ -59,8 +60,9 @@ func (t *Transport) Save(w *wire.Writer) {
 		w.U64(s.at.used)
 	}
 	if k, ok := t.dev.(Keeper); ok {
-		k.Save(w)
+		return k.Save(w)
 	}
+	return nil
 }
 
 // Load is the other way, for a device that was never touched; Resume starts it.

@@ -37,7 +37,9 @@ func TestSaveAndLoad(t *testing.T) {
 	d.add(0)
 	w := wire.NewWriter(order, nil)
 	a.host.Save(w)
-	a.port.Save(w)
+	if err := a.port.Save(w); err != nil {
+		t.Fatal(err)
+	}
 	copy(b.ram, a.ram)
 	for n := range w.Bytes() {
 		r := wire.NewReader(order, w.Bytes()[:n])
@@ -85,7 +87,9 @@ func TestSaveBroken(t *testing.T) {
 	a.dev.queues[0].Fail(ErrChain)
 	a.port.Pause()
 	w := wire.NewWriter(order, nil)
-	a.port.Save(w)
+	if err := a.port.Save(w); err != nil {
+		t.Fatal(err)
+	}
 	b.port.Load(wire.NewReader(order, w.Bytes()))
 	b.port.Resume()
 	if b.port.status.Load()&statusNeedsReset == 0 || !b.dev.queues[0].Over() {

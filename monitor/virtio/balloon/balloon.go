@@ -127,12 +127,13 @@ func (*Device) Close() error { return nil }
 
 // Save writes what the balloon is to take, and has. If the machine goes on, so does its
 // driver.
-func (d *Device) Save(w *wire.Writer) {
+func (d *Device) Save(w *wire.Writer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	w.U32(d.target)
 	w.U32(d.actual)
 	d.loaded = true
+	return nil
 }
 
 // Load reads it.

@@ -222,13 +222,17 @@ func (d *Device) Start(features uint64, queues []*virtio.Queue) {
 // Stop settles all requests.
 func (d *Device) Stop() { d.engine.stop() }
 
-// Save writes how large the disk is. What its driver wrote is in its file then, whoever
-// opens that next. Where it cannot be, the driver's next flush fails too.
-func (d *Device) Save(w *wire.Writer) {
-	if d.medium != nil {
-		_ = d.medium.Flush()
-	}
+// Save writes how large the disk is, and flushes: the guest goes on as if what it wrote
+// were there, and the host may lose its power before.
+func (d *Device) Save(w *wire.Writer) error {
 	w.U64(d.sectors)
+	switch {
+	case d.opt.ReadOnly:
+		return nil
+	case d.medium != nil:
+		return d.medium.Flush()
+	}
+	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(d.file.Fd())))
 }
 
 // Load sees that it still is. errors.Is: ErrResized.

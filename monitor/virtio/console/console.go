@@ -91,11 +91,12 @@ func (d *Device) Stop() {
 func (*Device) Close() error { return nil }
 
 // Save writes the size of the terminal.
-func (d *Device) Save(w *wire.Writer) {
+func (d *Device) Save(w *wire.Writer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	w.U16(d.cols)
 	w.U16(d.rows)
+	return nil
 }
 
 // Load reads it.
