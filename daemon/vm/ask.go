@@ -125,7 +125,7 @@ func (m *machine) begin() {
 		m.forgetPlan()
 		m.progress(0, true)
 		if m.rec.VM.Status.Saved != nil {
-			m.forgetSave()
+			m.dropSave(nil)
 			return
 		}
 		m.finish(nil)

@@ -94,6 +94,7 @@ func (m *machine) restored(seen sight, h Handle, mon Monitor, open []api.Task) (
 		if at := m.rec.VM.Status.RestartAt; at != nil {
 			m.again.Reset(max(at.Sub(m.inv.now()), 0))
 		}
+		m.tidySaves()
 		return false, false
 	}
 	return false, true

@@ -53,16 +53,19 @@ func (inv *Inventory) saveRun(ctx context.Context, h Handle, mon Monitor, id str
 	return room, coded(api.CodeSaveFailed, "save", err)
 }
 
-// wasSaved ends the run that was saved: h is of it.
+// wasSaved ends the run that was saved: h is of it. A powerOff that came too late to
+// abort it forgets the save.
 func (m *machine) wasSaved(h Handle, room int64, err error) {
-	if err == nil && m.handle != h {
-		err = &api.Error{Code: api.CodeStateConflict, Detail: "the VM stopped"}
-	}
-	if m.active.abort != nil {
-		err = errors.Join(m.active.abort, err)
-	}
-	if err != nil {
+	switch {
+	case err != nil && m.active.abort != nil:
+		m.finish(m.active.abort)
+		return
+	case err != nil:
 		m.finish(err)
+		return
+	case m.handle != h:
+		// It ended by itself meanwhile, and was told so.
+		m.dropSave(&api.Error{Code: api.CodeStateConflict, Detail: "the VM stopped"})
 		return
 	}
 	m.rec.VM.Status.Saved = &api.Saved{At: m.inv.now(), Bytes: room}
@@ -79,18 +82,39 @@ func (m *machine) abortSave(cause error) {
 	}
 }
 
-// forgetSave removes what a VM that is off was saved to, and ends the task.
-func (m *machine) forgetSave() {
+// dropSave removes what a VM was saved to, and ends the active task with an outcome.
+func (m *machine) dropSave(outcome error) {
 	id := m.rec.VM.ID
 	m.step(func(context.Context) func() {
 		err := m.inv.saves.remove(id)
 		return func() {
-			if err == nil {
+			if err == nil && m.rec.VM.Status.Saved != nil {
 				m.rec.VM.Status.Saved = nil
-				m.setState(api.StateOff)
+				m.setState(m.state())
 				m.commit("forget save", m.save)
 			}
-			m.finish(coded(api.CodeInternal, "forget", err))
+			if outcome == nil {
+				outcome = coded(api.CodeInternal, "forget", err)
+			}
+			m.finish(outcome)
+		}
+	})
+}
+
+// tidySaves removes what a save that was not recorded left of a VM that is off.
+func (m *machine) tidySaves() {
+	if m.rec.VM.Status.Saved != nil {
+		return
+	}
+	id := m.rec.VM.ID
+	m.tearing = true // nothing begins before
+	m.work(func() func() {
+		err := m.inv.saves.remove(id)
+		return func() {
+			m.tearing = false
+			if err != nil {
+				m.log.Error("save not removed", "op", "restore", "err", err)
+			}
 		}
 	})
 }
