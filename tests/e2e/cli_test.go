@@ -112,6 +112,18 @@ func TestCommandLine(t *testing.T) {
 	if out, status := c.run("echo $((40+3))\n", "console", "cli", "--wait-for", `(?m)^43\r?$`, "--timeout", "60s"); status != 0 {
 		t.Fatalf("console after resume: status %d\n%s", status, out)
 	}
+	// Saved, the guest is there again with what was in its memory.
+	if out, status := c.run("echo kept >/tmp/it; sync; echo $((40+4))\n", "console", "cli", "--wait-for", `(?m)^44\r?$`, "--timeout", "60s"); status != 0 {
+		t.Fatalf("console before the save: status %d\n%s", status, out)
+	}
+	c.ok("vm", "save", "cli")
+	if out := c.ok("vm", "show", "cli"); !strings.Contains(out, "vm on goes on from there") {
+		t.Errorf("after save:\n%s", out)
+	}
+	c.ok("vm", "on", "cli")
+	if out, status := c.run("cat /tmp/it; echo $((40+5))\n", "console", "cli", "--wait-for", `(?m)^kept\r?\n45\r?$`, "--timeout", "60s"); status != 0 {
+		t.Fatalf("console after the save: status %d\n%s", status, out)
+	}
 	c.ok("vm", "off", "cli")
 	if state, reason := c.state("cli"); state != "off" || reason != "operator" {
 		t.Errorf("after off: %s, %s", state, reason)
