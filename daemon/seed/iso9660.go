@@ -15,6 +15,10 @@ import (
 // Ridge (IEEE P1282, which Unix reads), and once with those of Joliet (which Windows
 // reads). Both have the same contents.
 //
+// It is written here since a seed may hold secrets, and is nowhere but in memory: the
+// library of the field (diskfs/go-diskfs 1.9.4) makes an image by way of files in a
+// folder of the host, with the time of the day in it, and brings ten modules along.
+//
 //	sector  0  system area: nothing
 //	       16  primary volume descriptor
 //	       17  supplementary volume descriptor, of Joliet

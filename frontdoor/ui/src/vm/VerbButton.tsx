@@ -42,6 +42,7 @@ export function VerbButton({ vm, deed, compact }: { vm: VM; deed: Deed; compact?
   const button = (
     <Button
       variant={compact ? "plain" : deed === "powerOn" ? "primary" : deed === "delete" ? "danger" : "secondary"}
+      size={compact ? undefined : "sm"}
       icon={icons[deed]}
       isAriaDisabled={!open.open}
       isLoading={request.isPending}
