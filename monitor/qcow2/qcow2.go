@@ -227,10 +227,7 @@ func (i *Image) ReadAt(p []byte, off int64) (int, error) {
 // them then is not said. It uses the list up. errors.Is: ErrBounds, ErrCorrupt, and
 // what reading a file fails with.
 func (i *Image) ReadVec(bufs [][]byte, off uint64) error {
-	var n uint64
-	for _, b := range bufs {
-		n += uint64(len(b))
-	}
+	n := iov.Len(bufs)
 	if disk := i.layers[0].disk; off > disk || n > disk-off {
 		return ErrBounds
 	}

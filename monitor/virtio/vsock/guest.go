@@ -341,7 +341,7 @@ func (d *Device) toHost(c *conn, size uint32, body [][]byte) bool {
 		d.mu.Unlock()
 		n, err := send(raw, body, false)
 		d.mu.Lock()
-		if c.over() {
+		if c.over() || c.hostShut&shutReceive != 0 { // it left meanwhile, and all counts as taken
 			return true
 		}
 		if err != nil {
