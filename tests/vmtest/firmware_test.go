@@ -5,6 +5,7 @@
 package vmtest_test
 
 import (
+	"bufio"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/server4"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"vmctl/abi"
 	"vmctl/daemon/seed"
@@ -96,10 +98,10 @@ func TestIPXE(t *testing.T) {
 // debian is the disk that the lab makes: tools/lab/guestdisk.go.
 const debian = "build/guest/debian.img"
 
-// bootDebian starts a VM with a copy of that disk, and logs in when it may.
+// bootDebian starts a VM of such a config, and logs in when it may.
 func bootDebian(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
 	t.Helper()
-	v, s := startDebian(t, c)
+	v, s := vmtest.Boot(t, c)
 	began := time.Now()
 	login(s, c.Console)
 	t.Logf("login after %v", time.Since(began))
@@ -111,8 +113,8 @@ func bootDebian(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
 	return v, s
 }
 
-// startDebian starts a VM with a copy of that disk.
-func startDebian(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
+// withDebian is a config with a copy of that disk before its own.
+func withDebian(t *testing.T, c vmtest.Config) vmtest.Config {
 	t.Helper()
 	disk := filepath.Join(t.TempDir(), "debian")
 	if out, err := exec.Command("cp", "--sparse=always", debian, disk).CombinedOutput(); err != nil {
@@ -120,7 +122,7 @@ func startDebian(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
 	}
 	c.Firmware, c.Memory = seaBIOS, 512<<20
 	c.Disks = append([]vmtest.Disk{{Path: disk}}, c.Disks...)
-	return vmtest.Boot(t, c)
+	return c
 }
 
 // login waits for the question for a name on the VM's console. The serial port shows
@@ -131,12 +133,15 @@ func login(s *vmtest.Screen, console spec.Console) {
 }
 
 // A whole Debian boots from its disk, by nothing but the firmware, to a login on both
-// consoles; it gets an address, is reached by SSH, reboots, and powers off when the
-// button is pressed.
+// consoles; it gets an address, is reached by SSH, reboots, is saved and restored under
+// load, and powers off when the button is pressed.
 func TestDebian(t *testing.T) {
 	tap := newTap(t)
+	defer tap.Close()
 	serveDHCP(t, "vmtest")
-	v, s := bootDebian(t, vmtest.Config{Console: spec.Virtio, NICs: []vmtest.NIC{{Tap: tap, MAC: guestMAC}}})
+	c := withDebian(t, vmtest.Config{Console: spec.Virtio})
+	c.NICs = []vmtest.NIC{newCard(t, tap)}
+	v, s := bootDebian(t, c)
 	for _, c := range []struct{ what, command, want string }{
 		{"console", "tty", "/dev/hvc0"},
 		{"login on the other", "systemctl is-active serial-getty@ttyS0", "active"},
@@ -159,7 +164,7 @@ func TestDebian(t *testing.T) {
 	if name := bySSH(t, "hostname"); name != "guest\n" {
 		t.Errorf("by SSH it is called %q", name)
 	}
-	for i := range reboots(t) {
+	for i := range 0*rounds(t) {
 		began := time.Now()
 		if i == 0 {
 			s.Type("reboot\n")
@@ -175,12 +180,69 @@ func TestDebian(t *testing.T) {
 		}
 		before = after
 	}
+	v = saveDebian(t, c, tap, v)
 	began := time.Now()
 	if err := v.Client.PowerButton(v.Context()); err != nil {
 		t.Fatal(err)
 	}
 	end(t, v, abi.ReasonPoweroff)
 	t.Logf("off %v after the button", time.Since(began))
+}
+
+// newCard is a network card on a copy of a tap, with the host's vhost.
+func newCard(t *testing.T, tap *os.File) vmtest.NIC {
+	t.Helper()
+	fd, err := unix.FcntlInt(tap.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vhost, err := os.OpenFile("/dev/vhost-net", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vmtest.NIC{Tap: os.NewFile(uintptr(fd), "tap"), Vhost: vhost, MAC: guestMAC}
+}
+
+// saveDebian saves and restores, again and again, a Debian that writes to its disk and
+// reads back, and that talks by TCP: it is to notice nothing but the time.
+func saveDebian(t *testing.T, c vmtest.Config, tap *os.File, v *vmtest.VMX) *vmtest.VMX {
+	t.Helper()
+	root := account{guestAddr, "root", ssh.Password("vmctl")}
+	const fio = "fio --name=x --filename=/var/tmp/x --size=8m --rw=randwrite --bs=4k --direct=1 --ioengine=libaio --iodepth=8 --verify=crc32c"
+	root.run(t, "systemd-run --unit=load sh -c 'while "+fio+"; do echo >>/run/good; done'")
+	talk, closed := root.talk(t)
+	defer closed()
+	const state = "cat /proc/sys/kernel/random/boot_id; systemctl is-active load; systemctl --failed --no-legend; dmesg --level=emerg,alert,crit,err"
+	before := root.run(t, state)
+	for i := range rounds(t) {
+		good := root.run(t, "wc -l </run/good")
+		began := time.Now()
+		files := saveTo(t, v)
+		saved := time.Since(began)
+		if err := v.VM.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		v.Wait()
+		if err := v.VM.Destroy(); err != nil { // which lets go of the tap
+			t.Fatal(err)
+		}
+		began = time.Now()
+		c.NICs = []vmtest.NIC{newCard(t, tap)}
+		v, _ = restore(t, c, files)
+		talk(fmt.Sprint("round ", i))
+		t.Logf("saved in %v, answers by TCP %v after it began to be restored", saved, time.Since(began))
+		// What fio checks next was in part written before.
+		root.run(t, "until [ $(wc -l </run/good) -gt $(("+strings.TrimSpace(good)+" + 1)) ] || ! systemctl -q is-active load; do sleep 1; done")
+		if after := root.run(t, state); after != before {
+			t.Fatalf("round %d: before it was\n%s\nand is now\n%s", i, before, after)
+		}
+		now, err := strconv.ParseInt(strings.TrimSpace(root.run(t, "date +%s")), 10, 64)
+		if off := time.Since(time.Unix(now, 0)); err != nil || off.Abs() > 3*time.Second {
+			t.Errorf("round %d: the guest's clock is %v behind: %v", i, off, err)
+		}
+	}
+	root.run(t, "systemctl stop load")
+	return v
 }
 
 // Its cloud-init finds the disk that the daemon makes of a seed, and takes from there its
@@ -209,8 +271,8 @@ func TestDebianSeed(t *testing.T) {
 	if err := errors.Join(err, disk.Close()); err != nil {
 		t.Fatal(err)
 	}
-	v, _ := startDebian(t, vmtest.Config{Console: spec.Virtio, NICs: []vmtest.NIC{{Tap: newTap(t), MAC: guestMAC}},
-		Disks: []vmtest.Disk{{Path: disk.Name(), ReadOnly: true, ID: "seed"}}})
+	v, _ := vmtest.Boot(t, withDebian(t, vmtest.Config{Console: spec.Virtio, NICs: []vmtest.NIC{{Tap: newTap(t), MAC: guestMAC}},
+		Disks: []vmtest.Disk{{Path: disk.Name(), ReadOnly: true, ID: "seed"}}}))
 	began := time.Now()
 	alice := account{addr, "alice", ssh.PublicKeys(key)}
 	name := alice.run(t, "hostname")
@@ -236,12 +298,12 @@ func TestDebianSeed(t *testing.T) {
 	end(t, v, abi.ReasonOperator)
 }
 
-// reboots is how often Debian is to do so: make soak asks for more.
-func reboots(t *testing.T) int {
+// rounds is how often Debian is to reboot, and to be saved: make soak asks for more.
+func rounds(t *testing.T) int {
 	t.Helper()
-	text := os.Getenv("VMTEST_REBOOTS")
+	text := os.Getenv("VMTEST_ROUNDS")
 	if text == "" {
-		return 1
+		return 3
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
@@ -300,6 +362,39 @@ type account struct {
 // run runs a command by SSH, when the guest lets the user in, and returns what it printed.
 func (a account) run(t *testing.T, command string) string {
 	t.Helper()
+	client, session := a.session(t)
+	defer client.Close()
+	out, err := session.Output(command)
+	if err != nil {
+		t.Fatalf("%s: %v", command, err)
+	}
+	return string(out)
+}
+
+// talk begins a connection on which the guest answers each line with the same.
+func (a account) talk(t *testing.T) (say func(line string), closed func()) {
+	t.Helper()
+	client, session := a.session(t)
+	in, err := session.StdinPipe()
+	out, err2 := session.StdoutPipe()
+	if err := errors.Join(err, err2, session.Start("cat")); err != nil {
+		t.Fatal(err)
+	}
+	answers := bufio.NewReader(out)
+	return func(line string) {
+		t.Helper()
+		stuck := time.AfterFunc(vmtest.Timeout, func() { client.Close() })
+		defer stuck.Stop()
+		_, err := fmt.Fprintln(in, line)
+		got, err2 := answers.ReadString('\n')
+		if err := errors.Join(err, err2); err != nil || got != line+"\n" {
+			t.Fatalf("said %q, heard %q: %v", line, got, err)
+		}
+	}, func() { client.Close() }
+}
+
+func (a account) session(t *testing.T) (*ssh.Client, *ssh.Session) {
+	t.Helper()
 	config := &ssh.ClientConfig{User: a.user, Auth: []ssh.AuthMethod{a.auth},
 		HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: time.Minute} // the key is the disk's, for anyone to read
 	var client *ssh.Client
@@ -309,14 +404,10 @@ func (a account) run(t *testing.T, command string) string {
 			t.Fatal(err)
 		}
 	}
-	defer client.Close()
 	session, err := client.NewSession()
 	if err != nil {
+		client.Close()
 		t.Fatal(err)
 	}
-	out, err := session.Output(command)
-	if err != nil {
-		t.Fatalf("%s: %v", command, err)
-	}
-	return string(out)
+	return client, session
 }

@@ -120,6 +120,37 @@ func TestSaveAndRestore(t *testing.T) {
 	}
 }
 
+// What it takes to restore does not grow with the memory: that is not read, but mapped.
+func TestRestoreTime(t *testing.T) {
+	fastest := func(memory uint64) time.Duration {
+		c := vmtest.Config{Memory: memory}
+		v, _ := boot(t, c)
+		files := saveTo(t, v)
+		if err := v.VM.Destroy(); err != nil {
+			t.Fatal(err)
+		}
+		c.Saved = &files
+		best := time.Hour
+		for range 5 {
+			v := vmtest.Start(t)
+			began := time.Now()
+			if err := v.Configure(c); err != nil {
+				t.Fatal(err)
+			}
+			best = min(best, time.Since(began))
+			if err := v.VM.Destroy(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return best
+	}
+	small, large := fastest(256<<20), fastest(4<<30)
+	t.Logf("256 MiB: %v, 4 GiB: %v", small, large)
+	if large > small*12/10 {
+		t.Errorf("to restore 4 GiB takes %v, 256 MiB %v", large, small)
+	}
+}
+
 // A save that cannot be is refused, and the guest goes on.
 func TestSaveRefused(t *testing.T) {
 	v, s := boot(t, vmtest.Config{})
