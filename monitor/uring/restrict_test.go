@@ -6,19 +6,27 @@ import (
 	"errors"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // What was not agreed on when the ring was made is refused by the kernel.
 func TestRestrictions(t *testing.T) {
+	t.Run("reads", func(t *testing.T) { restrictions(t, false, opReadv, opFsync, opRead) })
+	t.Run("writes", func(t *testing.T) {
+		restrictions(t, true, opReadv, opWritev, opFsync, opFallocate, opRead, opWrite)
+	})
+}
+
+func restrictions(t *testing.T, writes bool, operations ...uint8) {
 	runtime.LockOSThread()
 	bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(bell)
-	r, err := New(4, 16, []int{bell})
+	r, err := New(4, 16, []int{bell}, writes)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
 		t.Skip(err)
 	}
@@ -61,5 +69,52 @@ func TestRestrictions(t *testing.T) {
 		if err := r.register(op, nil, 0); !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EBADFD) {
 			t.Errorf("register %d: %v", op, err)
 		}
+	}
+}
+
+// A ring that takes nothing for a while is asked at times, and not all the time.
+func TestNextRests(t *testing.T) {
+	runtime.LockOSThread()
+	other, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(other)
+	r, err := New(4, 16, []int{other}, false)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ring, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ring)
+	if err = unix.Dup3(other, r.fd, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		r.next()
+	}
+	cpu := func() int64 {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+			t.Fatal(err)
+		}
+		return u.Utime.Nano() + u.Stime.Nano()
+	}
+	const pause = 500 * time.Millisecond
+	back := make(chan error, 1)
+	time.AfterFunc(pause, func() { back <- unix.Dup3(ring, r.fd, unix.O_CLOEXEC) })
+	used := cpu()
+	r.next()
+	if used = cpu() - used; used > int64(pause/5) {
+		t.Errorf("used the processor for %v of %v", time.Duration(used), pause)
+	}
+	if err := <-back; err != nil {
+		t.Error(err)
 	}
 }

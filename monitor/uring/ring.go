@@ -9,8 +9,9 @@ package uring
 import (
 	"errors"
 	"os"
-	"runtime"
+	"slices"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -59,8 +60,14 @@ const (
 	otherWorkers = 1
 )
 
-// operations are all that a ring may do.
-var operations = []uint8{opReadv, opWritev, opFsync, opFallocate, opRead, opWrite}
+// What a ring may do, and what more if it writes.
+var (
+	readOperations  = []uint8{opReadv, opFsync, opRead}
+	writeOperations = []uint8{opWritev, opFallocate, opWrite}
+)
+
+// retryPause is between two tries to hand over operations that the kernel does not take.
+const retryPause = time.Millisecond
 
 // ErrUnsupported is a kernel whose rings lack what this package needs.
 var ErrUnsupported = errors.New("uring: rings of this kernel cannot do it")
@@ -126,10 +133,10 @@ type Ring struct {
 }
 
 // New makes a ring for files, of which operations name the index, that takes
-// entries operations at once and has room for completions. The calling goroutine
-// must be locked to its thread. errors.Is: ErrUnsupported, and unix.Errno where
+// entries operations at once and has room for completions. Unless it writes, it can do
+// nothing that changes a file. The calling goroutine must be locked to its thread. errors.Is: ErrUnsupported, and unix.Errno where
 // rings are refused.
-func New(entries, completions int, files []int) (*Ring, error) {
+func New(entries, completions int, files []int, writes bool) (*Ring, error) {
 	// With the first flags completions are worked on when this thread asks for
 	// them, instead of interrupting it: Linux 6.1 and newer.
 	var p params
@@ -139,7 +146,7 @@ func New(entries, completions int, files []int) (*Ring, error) {
 		fd, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(entries), uintptr(unsafe.Pointer(&p)), 0)
 		if errno = e; e == 0 {
 			r := &Ring{fd: int(fd)}
-			if err := r.open(&p, files); err != nil {
+			if err := r.open(&p, files, writes); err != nil {
 				return nil, errors.Join(err, r.Close())
 			}
 			return r, nil
@@ -151,12 +158,12 @@ func New(entries, completions int, files []int) (*Ring, error) {
 	return nil, os.NewSyscallError("io_uring_setup", errno)
 }
 
-func (r *Ring) open(p *params, files []int) error {
+func (r *Ring) open(p *params, files []int, writes bool) error {
 	unix.CloseOnExec(r.fd)
 	if p.features&featSingleMmap == 0 || p.features&featNoDrop == 0 {
 		return ErrUnsupported
 	}
-	if err := r.restrict(files); err != nil {
+	if err := r.restrict(files, writes); err != nil {
 		return err
 	}
 	size := max(int(p.sq.array+p.sqEntries*4), int(p.cq.cqes)+int(p.cqEntries)*int(unsafe.Sizeof(cqe{})))
@@ -186,7 +193,7 @@ func (r *Ring) mmap(off int64, size int) ([]byte, error) {
 }
 
 // restrict says what the ring may do, which holds from when it is enabled.
-func (r *Ring) restrict(files []int) error {
+func (r *Ring) restrict(files []int, writes bool) error {
 	table := make([]int32, len(files))
 	for i, fd := range files {
 		table[i] = int32(fd)
@@ -205,6 +212,10 @@ func (r *Ring) restrict(files []int) error {
 		// would leave everything allowed on newer kernels.
 		{kind: restrictRegister, value: registerEnable},
 		{kind: restrictFlags, value: sqeFixedFile}, {kind: restrictRequired, value: sqeFixedFile},
+	}
+	operations := readOperations
+	if writes {
+		operations = slices.Concat(operations, writeOperations)
 	}
 	for _, op := range operations {
 		list = append(list, restriction{kind: restrictOp, value: op})
@@ -234,10 +245,12 @@ func (r *Ring) Close() error {
 // next is the entry that comes next. The kernel takes what is there when there is
 // no other room.
 func (r *Ring) next() *sqe {
-	for r.tail-atomic.LoadUint32(r.sqHead) >= r.queueLen {
-		// What it cannot take now it can when memory is free again.
-		if err := r.enter(0); err != nil {
-			runtime.Gosched()
+	full := func() bool { return r.tail-atomic.LoadUint32(r.sqHead) >= r.queueLen }
+	for full() {
+		// What it cannot take now it can when memory is free again. An error that
+		// lasts is for Submit to tell.
+		if _ = r.enter(0); full() {
+			time.Sleep(retryPause)
 		}
 	}
 	e := &r.sqes[r.tail&(r.queueLen-1)]

@@ -19,7 +19,7 @@ import (
 func newRing(t *testing.T, entries int, files ...int) *uring.Ring {
 	t.Helper()
 	runtime.LockOSThread()
-	r, err := uring.New(entries, 64, files)
+	r, err := uring.New(entries, 64, files, true)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
 		t.Skip(err)
 	}

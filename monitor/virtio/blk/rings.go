@@ -55,7 +55,7 @@ func newRings(d *Device, bells []int) (*rings, error) {
 func (e *rings) work(files []int, ready chan<- error) {
 	runtime.LockOSThread() // for good: the ring is this thread's
 	var err error
-	e.ring, err = uring.New(ringEntries, ringCompletions, files)
+	e.ring, err = uring.New(ringEntries, ringCompletions, files, !e.d.opt.ReadOnly)
 	ready <- err
 	if err != nil {
 		return
