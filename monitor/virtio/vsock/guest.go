@@ -27,6 +27,7 @@ func (d *Device) toGuest(q *virtio.Queue) {
 		if !held {
 			if !q.Pop(&c) {
 				q.Signal()
+				d.part(q)
 				if q.Arm() && !d.rest() {
 					return
 				}
@@ -35,6 +36,7 @@ func (d *Device) toGuest(q *virtio.Queue) {
 			}
 			if len(c.Read) > 0 || c.WriteLen() <= headerSize {
 				q.Fail(virtio.ErrRequest)
+				d.part(q)
 				continue
 			}
 		}
@@ -207,6 +209,7 @@ func (d *Device) fromGuest(q *virtio.Queue) {
 			}
 		}
 		q.Signal()
+		d.part(q)
 		if q.Arm() && !q.Wait() {
 			return
 		}

@@ -149,6 +149,7 @@ func (d *Device) Start(_ uint64, queues []*virtio.Queue) {
 				d.mu.Lock()
 				d.tell()
 				d.mu.Unlock()
+				d.part(q)
 			}
 		})
 	}
@@ -171,6 +172,17 @@ func (d *Device) drop() {
 	}
 	d.stray = nil
 	signal(d.room)
+}
+
+// part ends all connections, and takes none, when the device is broken: the guest may
+// never reset it, and nobody on the host is to wait for that.
+func (d *Device) part(q *virtio.Queue) {
+	if q.Over() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.started = false
+		d.drop()
+	}
 }
 
 // Close ends the listening, and who did not say hello yet.
@@ -201,7 +213,7 @@ func (d *Device) TransportReset() {
 	defer d.mu.Unlock()
 	d.drop()
 	d.resetOwed = true
-	d.tell()
+	d.tell() // if that breaks the device, toGuest ends what begins after it
 }
 
 // tell tells the guest of a transport reset, if it has a buffer for that.

@@ -246,7 +246,8 @@ func TestDataBeforeTheBeginning(t *testing.T) {
 	g.none()
 }
 
-// TestNotAPacket: what has no header cannot be answered.
+// TestNotAPacket: what has no header cannot be answered. The device is broken then, and
+// nobody on the host waits for the guest to reset it.
 func TestNotAPacket(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -261,18 +262,21 @@ func TestNotAPacket(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := newGuest(t)
-			if c.queue == 0 { // it is looked at when there is something
-				g.send(to(request, 1000, 1), "")
-			}
 			if c.queue == 2 {
 				g.dev.TransportReset()
+			}
+			h := g.toHost(999, 80)
+			if c.queue == 0 { // it is looked at when there is something
+				g.send(to(request, 1000, 1), "")
 			}
 			if r := g.drv.Do(c.queue, c.r); r != nil || len(g.drv.Broken()) != 1 || g.drv.Broken()[0] != virtio.ErrRequest {
 				t.Errorf("%v, %v", r, g.drv.Broken())
 			}
+			h.end()
+			g.hello("CONNECT 52\n").end()
 			g.drv.Reset()
 			g.drv.Start(0)
-			h := g.toHost(1000, 80)
+			h = g.toHost(1000, 80)
 			h.say("again")
 			g.want(data, "again")
 		})
