@@ -382,17 +382,16 @@ func (d *Disk) Zero(off, n uint64) error {
 // that are not, by another function.
 func (d *Disk) each(off, n uint64, inPlace func(off, n uint64) error, move func(c, off, n uint64) error) error {
 	for n > 0 {
-		part, has := d.run(off, n)
-		if has {
-			if err := inPlace(off, part); err != nil {
-				return err
-			}
-			off, n = off+part, n-part
-			continue
-		}
 		c := off >> d.bits
-		part = min(n, (c+1)<<d.bits-off)
-		if err := d.into(c, off, part, inPlace, move); err != nil {
+		part := min(n, (c+1)<<d.bits-off)
+		var err error
+		if d.has(c) {
+			part, _ = d.run(off, n)
+			err = inPlace(off, part)
+		} else { // one at a time: to look for the run's end each time is its square
+			err = d.into(c, off, part, inPlace, move)
+		}
+		if err != nil {
 			return err
 		}
 		off, n = off+part, n-part

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"vmctl/monitor/qcow2"
 )
@@ -369,6 +370,41 @@ func unflushed(t *testing.T) {
 	b := make([]byte, sector)
 	if err := d.ReadVec([][]byte{b}, 512); err != nil || !bytes.Equal(b, stamp(5)) {
 		t.Errorf("closed without a flush: %v", err)
+	}
+}
+
+// large is a file of a size that no test writes.
+type large struct {
+	*medium
+	bytes uint64
+}
+
+func (l *large) size() (uint64, error)   { return l.bytes, nil }
+func (*large) zero(uint64, uint64) error { return nil }
+
+// Zeros over many clusters take work in proportion to them, and not to their square: a
+// guest may ask for as much as it likes.
+func TestZeroMuch(t *testing.T) {
+	const size = 512 << 20
+	l, err := newLayout(minBits, size, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := make([]byte, l.data)
+	copy(file, l.header())
+	d, err := open(&large{&medium{now: file}, l.end()}, fixed{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := d.Zero(0, size); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if n, has := d.run(0, size); n != size || !has {
+		t.Errorf("%d bytes of it are there", n)
 	}
 }
 
