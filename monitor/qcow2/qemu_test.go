@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -50,6 +51,7 @@ type world struct {
 	raw   bool     // the last one
 	size  int64
 	names int
+	saved string // a snapshot inside the image, "": it has none
 }
 
 func (w *world) img(args ...string) { w.t.Helper(); qemu(w.t, w.dir, "qemu-img", args...) }
@@ -68,7 +70,7 @@ func (w *world) options() (string, int64) {
 	if w.r.IntN(5) == 0 {
 		o += ",compat=0.10"
 	} else {
-		o += ",compat=1.1,compression_type=" + pick(w.r, "zlib", "zstd") + ",lazy_refcounts=" + pick(w.r, "on", "off")
+		o += ",compat=1.1,refcount_bits=" + pick(w.r, "8", "16", "64") + ",compression_type=" + pick(w.r, "zlib", "zstd") + ",lazy_refcounts=" + pick(w.r, "on", "off")
 		if bits >= 14 && w.r.IntN(2) == 0 {
 			o += ",extended_l2=on"
 		}
@@ -90,6 +92,9 @@ func (w *world) add() {
 	w.size = max(size, 64<<10)
 	w.img(append(args, "-o", options, name, strconv.FormatInt(w.size, 10))...)
 	w.files = append([]string{name}, w.files...)
+	w.saved = ""
+	w.change(cluster)
+	w.reshape(!strings.Contains(options, "compat=0.10"))
 	w.change(cluster)
 	if w.r.IntN(3) == 0 {
 		w.pack(options)
@@ -101,6 +106,21 @@ func (w *world) format() string {
 		return "raw"
 	}
 	return "qcow2"
+}
+
+// reshape gives the image what a snapshot of it has, or if it is of version 3 another size,
+// which QEMU cannot give to all of version 2, and a longer header.
+func (w *world) reshape(version3 bool) {
+	switch {
+	case w.saved != "":
+		w.img("snapshot", "-a", w.saved, w.files[0])
+	case version3 && w.r.IntN(2) == 0:
+		w.size = max(w.size+int64(w.r.IntN(5)-2)*(512<<w.r.IntN(13)), 64<<10)
+		w.img("resize", "-q", "-f", "qcow2", "--shrink", w.files[0], strconv.FormatInt(w.size, 10))
+	}
+	if version3 && w.r.IntN(2) == 0 {
+		w.img("bitmap", "-f", "qcow2", "--add", w.files[0], w.new())
+	}
 }
 
 // pack compresses all of the image.
@@ -123,7 +143,8 @@ func (w *world) change(cluster int64) {
 		}
 		w.io(append(args, w.files[0])...)
 		if w.r.IntN(3) == 0 {
-			w.img("snapshot", "-c", w.new(), w.files[0])
+			w.saved = w.new()
+			w.img("snapshot", "-c", w.saved, w.files[0])
 		}
 	}
 }
