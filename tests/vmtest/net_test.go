@@ -6,6 +6,7 @@ package vmtest_test
 
 import (
 	"crypto/md5"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -36,6 +37,32 @@ const (
 // newTap makes a tap with an address, as the daemon does; it goes with its last file.
 func newTap(t *testing.T) *os.File {
 	t.Helper()
+	f := openTap(t)
+	for _, args := range [][]string{{"addr", "add", hostAddr + "/24", "dev", "vmtest"}, {"link", "set", "vmtest", "up"}} {
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v\n%s", args, err, out)
+		}
+	}
+	return f
+}
+
+// keepTap keeps what newTap made when its files are closed, until the test ends.
+func keepTap(t *testing.T, f *os.File) {
+	t.Helper()
+	if err := unix.IoctlSetInt(int(f.Fd()), unix.TUNSETPERSIST, 1); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("ip", "link", "del", "vmtest").CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+}
+
+// openTap opens the tap, which is made when there is none. It has one file at a time:
+// that of a VM which ended is closed in a while.
+func openTap(t *testing.T) *os.File {
+	t.Helper()
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -46,16 +73,17 @@ func newTap(t *testing.T) *os.File {
 		t.Fatal(err)
 	}
 	ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-		t.Fatal(err)
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EBUSY) || time.Since(began) > vmtest.Timeout {
+			t.Fatal(err)
+		}
 	}
 	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, 12); err != nil {
 		t.Fatal(err)
-	}
-	for _, args := range [][]string{{"addr", "add", hostAddr + "/24", "dev", "vmtest"}, {"link", "set", "vmtest", "up"}} {
-		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %v: %v\n%s", args, err, out)
-		}
 	}
 	return f
 }

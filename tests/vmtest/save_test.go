@@ -121,33 +121,34 @@ func TestSaveAndRestore(t *testing.T) {
 }
 
 // What it takes to restore does not grow with the memory: that is not read, but mapped.
+// The two take turns, as what else this host does takes time from both.
 func TestRestoreTime(t *testing.T) {
-	fastest := func(memory uint64) time.Duration {
-		c := vmtest.Config{Memory: memory}
-		v, _ := boot(t, c)
+	machines := [2]vmtest.Config{{Memory: 256 << 20}, {Memory: 4 << 30}}
+	for i := range machines {
+		v, _ := boot(t, machines[i])
 		files := saveTo(t, v)
 		if err := v.VM.Destroy(); err != nil {
 			t.Fatal(err)
 		}
-		c.Saved = &files
-		best := time.Hour
-		for range 5 {
+		machines[i].Saved = &files
+	}
+	best := [2]time.Duration{time.Hour, time.Hour}
+	for range 8 {
+		for i, c := range machines {
 			v := vmtest.Start(t)
 			began := time.Now()
 			if err := v.Configure(c); err != nil {
 				t.Fatal(err)
 			}
-			best = min(best, time.Since(began))
+			best[i] = min(best[i], time.Since(began))
 			if err := v.VM.Destroy(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		return best
 	}
-	small, large := fastest(256<<20), fastest(4<<30)
-	t.Logf("256 MiB: %v, 4 GiB: %v", small, large)
-	if large > small*12/10 {
-		t.Errorf("to restore 4 GiB takes %v, 256 MiB %v", large, small)
+	t.Logf("256 MiB: %v, 4 GiB: %v", best[0], best[1])
+	if best[1] > best[0]*12/10 {
+		t.Errorf("to restore 4 GiB takes %v, 256 MiB %v", best[1], best[0])
 	}
 }
 
