@@ -4,6 +4,8 @@
 // them.
 package iov
 
+import "encoding/binary"
+
 // Len is the bytes of all of them.
 func Len(bufs [][]byte) (n uint64) {
 	for _, b := range bufs {
@@ -37,4 +39,19 @@ func Zero(bufs [][]byte) {
 	for _, b := range bufs {
 		clear(b)
 	}
+}
+
+// IsZero reports whether a buffer has nothing but zeros.
+func IsZero(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		if binary.NativeEndian.Uint64(b) != 0 {
+			return false
+		}
+	}
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -18,6 +18,10 @@
 // A cluster whose bit is set is in the file, any other in the base; what the disk has
 // behind the base is zeros.
 //
+// A file that is empty, or has its size and zeros up to the first cluster, is one that is
+// about to become an overlay: its size is on the medium before its header is written, and
+// that is in one sector.
+//
 // Bits are only ever set, and only when all of their cluster is on the medium: a flush
 // makes sure of the clusters, then writes the bits, then makes sure of them. So a power
 // cut at any time, also one that keeps some sectors of a write and not others, in
@@ -73,6 +77,8 @@ var (
 	ErrSize = errors.New("size of the disk must be whole sectors, at least the base's, and at most 2^28 clusters")
 	// ErrBounds is an access that is not inside the disk.
 	ErrBounds = errors.New("access out of the bounds of the disk")
+	// ErrUsed is an overlay to which something was written, where a new one is wanted.
+	ErrUsed = errors.New("overlay is not new")
 	// ErrFlush is what any flush says after one has failed: what was written before
 	// may be lost, and nobody can say what.
 	ErrFlush = errors.New("an earlier flush has failed")
@@ -132,10 +138,13 @@ func create(f store, clusterBits uint, size, base uint64) error {
 	if err != nil {
 		return err
 	}
-	if err := f.write([][]byte{l.header()}, 0); err != nil {
+	if err := f.write([][]byte{{0}}, l.end()-1); err != nil { // it has its size
 		return err
 	}
-	if err := f.write([][]byte{{0}}, l.end()-1); err != nil { // it has its size
+	if err := f.sync(); err != nil {
+		return err
+	}
+	if err := f.write([][]byte{l.header()}, 0); err != nil {
 		return err
 	}
 	return f.sync()
@@ -198,31 +207,82 @@ type Disk struct {
 type bitmap [page / 4]atomic.Uint32
 
 // Open opens an overlay above its base, and takes both over. An empty file becomes one,
-// of a disk of the base's size; when the power fails meanwhile, it may be refused from
-// then on. errors.Is: ErrFile, ErrVersion, ErrHeader, ErrBase, ErrSize.
+// of a disk of the base's size, and stays empty to look at if the power fails meanwhile.
+// errors.Is: ErrFile, ErrVersion, ErrHeader, ErrBase, ErrSize.
 func Open(f *os.File, base Base) (*Disk, error) { return open(&osFile{f}, base) }
 
 func open(f store, base Base) (*Disk, error) {
-	d := &Disk{file: f, low: base, dirty: map[uint64]bool{}}
-	if err := d.load(); err != nil {
-		return nil, errors.Join(err, f.Close(), base.Close())
+	d, err := over(f, base)
+	if err != nil {
+		return nil, errors.Join(err, base.Close())
 	}
 	return d, nil
 }
 
-func (d *Disk) load() error {
+// New makes a new overlay of an empty file, which it takes over, above a base that is in
+// use and stays the caller's after an error. errors.Is: those of Open, and ErrUsed.
+func New(f *os.File, base Base) (*Disk, error) { return fresh(&osFile{f}, base) }
+
+func fresh(f store, base Base) (*Disk, error) {
+	d, err := over(f, base)
+	if err != nil {
+		return nil, err
+	}
+	for p := range d.pages {
+		if d.pages[p].Load() != nil {
+			return nil, errors.Join(ErrUsed, f.Close())
+		}
+	}
+	return d, nil
+}
+
+// over takes the file over, and the base if all is well.
+func over(f store, base Base) (*Disk, error) {
+	d := &Disk{file: f, low: base, dirty: map[uint64]bool{}}
+	if err := d.load(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return d, nil
+}
+
+// begin makes an overlay of a file that is to become one, and returns the file's size.
+func (d *Disk) begin() (uint64, error) {
 	size, err := d.file.size()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if size == 0 {
-		low := uint64(d.low.Size())
-		if err := create(d.file, ClusterBits, (low+sector-1)&^(sector-1), low); err != nil {
-			return err
+	low := uint64(d.low.Size())
+	disk := (low + sector - 1) &^ (sector - 1)
+	if size > 0 {
+		l, err := newLayout(ClusterBits, disk, low)
+		if err != nil || size != l.end() {
+			return size, nil //nolint:nilerr // its header says what it is
 		}
-		if size, err = d.file.size(); err != nil {
-			return err
+		if blank, err := isBlank(d.file, l.data); err != nil || !blank {
+			return size, err
 		}
+	}
+	if err := create(d.file, ClusterBits, disk, low); err != nil {
+		return 0, err
+	}
+	return d.file.size()
+}
+
+// isBlank reports whether a file begins with so many zeros, in whole pages.
+func isBlank(f store, n uint64) (bool, error) {
+	b := make([]byte, page)
+	for off := uint64(0); off < n; off += page {
+		if err := f.read([][]byte{b}, off); err != nil || !iov.IsZero(b) {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func (d *Disk) load() error {
+	size, err := d.begin()
+	if err != nil {
+		return err
 	}
 	b := make([]byte, page)
 	if size < page {

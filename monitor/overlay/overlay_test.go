@@ -94,13 +94,16 @@ func (m *medium) step() {
 // cut is what is left after a power cut now.
 func (m *medium) cut(r *rand.Rand) *medium {
 	b := bytes.Clone(m.durable)
+	if more := len(m.now) - len(b); more > 0 && (len(b) > 0 || r.IntN(2) == 0) {
+		b = append(b, make([]byte, more)...)
+	}
 	all := r.IntN(4) // mostly some, at times all or nothing
 	list := slices.Clone(m.since)
 	if all > 1 {
 		r.Shuffle(len(list), func(i, k int) { list[i], list[k] = list[k], list[i] })
 	}
 	for _, c := range list {
-		for at := 0; at < len(c.data); {
+		for at := 0; at < len(c.data) && len(b) > 0; {
 			n := min(sector-int(c.off+uint64(at))%sector, len(c.data)-at)
 			if all == 0 || all > 1 && r.IntN(2) == 0 {
 				copy(b[c.off+uint64(at):], c.data[at:at+n])
