@@ -198,6 +198,16 @@ func (c *Client) Balloon(ctx context.Context, target uint64) (*BalloonReply, err
 	return answer[*BalloonReply](c.Call(ctx, Balloon{target}))
 }
 
+// DiskSwitch lets a disk go on in a new overlay.
+func (c *Client) DiskSwitch(ctx context.Context, disk uint8, backend uint32) error {
+	return c.do(ctx, DiskSwitch{disk, backend})
+}
+
+// DiskMerge does a step of the merge of a disk, and returns how it is then.
+func (c *Client) DiskMerge(ctx context.Context, disk uint8, do MergeStep) (*DiskMergeReply, error) {
+	return answer[*DiskMergeReply](c.Call(ctx, DiskMerge{disk, do}))
+}
+
 // Start lets the guest run.
 func (c *Client) Start(ctx context.Context) error { return c.do(ctx, Start{}) }
 

@@ -34,14 +34,15 @@ const (
 	FormatInvalid   Code = 21 // a file of a disk that is not of its format, or damaged
 	FormatRefused   Code = 22 // an image that asks for what is not supported: encryption, or to be repaired
 	BackingInvalid  Code = 23 // an image whose backing file is not as was said
-	numCodes             = 24
+	MergeInvalid    Code = 24 // a disk that has nothing to merge, or that is not merged
+	numCodes             = 25
 )
 
 var codeNames = [numCodes]string{
 	"ok", "badMessage", "unknownRequest", "stateConflict", "specInvalid", "vcpusInvalid", "memoryInvalid",
 	"cmdlineTooLong", "cmdlineInvalid", "descriptorWrong", "bootFileInvalid", "kernelTooLarge", "initrdTooLarge",
 	"kernelFailed", "limitExceeded", "unsupported", "internal", "diskInvalid",
-	"nicInvalid", "saveInvalid", "saveFailed", "diskFormatInvalid", "diskFormatRefused", "diskBackingInvalid",
+	"nicInvalid", "saveInvalid", "saveFailed", "diskFormatInvalid", "diskFormatRefused", "diskBackingInvalid", "mergeInvalid",
 }
 
 // String returns the code's name, such as "initrdTooLarge".

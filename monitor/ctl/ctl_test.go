@@ -30,6 +30,8 @@ var messages = []ctl.Message{
 	&ctl.ConsoleClose{Session: "s", User: "u", Reason: "logged out"},
 	&ctl.HelloReply{Protocol: 1, Version: "v0", State: ctl.Running},
 	&ctl.StatusReply{State: ctl.Running, Reason: abi.ReasonReset, Resets: 3, VCPUs: 4, MemoryBytes: 5 << 30, ConsoleViewers: 6},
+	&ctl.DiskSwitch{Disk: 3, Backend: 9}, &ctl.DiskMerge{Disk: 3, Do: ctl.MergeBegin},
+	&ctl.DiskMergeReply{State: ctl.MergeFailed, Done: 1, Total: 1 << 40, Backends: []uint32{9, 4}, Text: "no room"},
 	&ctl.GuestReset{Count: 7}, &ctl.Balloon{Target: 1 << 33}, &ctl.BalloonReply{Target: 1 << 33, Actual: 4096, Memory: ctl.GuestMemory{Total: 1, Free: 2, Available: 3, Caches: 4, MajorFaults: 5}},
 	&ctl.VMStopped{Reason: abi.ReasonPanic, Data: [4]uint64{1, 2, 3, 4}, Text: "panic"},
 	&ctl.ConsoleOpened{Viewer: 1, Session: "s", User: "u", Address: "192.0.2.1", Mode: ctl.ReadWrite},

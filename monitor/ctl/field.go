@@ -107,6 +107,46 @@ func (m *BalloonReply) decode(r *wire.Reader) {
 	g.Total, g.Free, g.Available, g.Caches, g.MajorFaults = r.U64(), r.U64(), r.U64(), r.U64(), r.U64()
 }
 
+func (m DiskSwitch) encode(w *wire.Writer) {
+	w.U8(m.Disk)
+	w.U32(m.Backend)
+}
+
+func (m *DiskSwitch) decode(r *wire.Reader) { m.Disk, m.Backend = r.U8(), r.U32() }
+
+func (m DiskMerge) encode(w *wire.Writer) {
+	w.U8(m.Disk)
+	w.U8(uint8(m.Do))
+}
+
+func (m *DiskMerge) decode(r *wire.Reader) {
+	if m.Disk, m.Do = r.U8(), MergeStep(r.U8()); m.Do > MergeAbort {
+		r.Fail(wire.ErrValue)
+	}
+}
+
+func (m DiskMergeReply) encode(w *wire.Writer) {
+	w.U8(uint8(m.State))
+	w.U64(m.Done)
+	w.U64(m.Total)
+	w.U8(uint8(len(m.Backends)))
+	for _, n := range m.Backends {
+		w.U32(n)
+	}
+	w.String(cut(m.Text, maxText))
+}
+
+func (m *DiskMergeReply) decode(r *wire.Reader) {
+	if m.State = MergeState(r.U8()); m.State > MergeFailed {
+		r.Fail(wire.ErrValue)
+	}
+	m.Done, m.Total = r.U64(), r.U64()
+	for range r.U8() {
+		m.Backends = append(m.Backends, r.U32())
+	}
+	m.Text = r.String(maxText)
+}
+
 func (m VsockDialed) encode(w *wire.Writer)  { w.U32(m.Number) }
 func (m *VsockDialed) decode(r *wire.Reader) { m.Number = r.U32() }
 

@@ -27,6 +27,8 @@ const (
 	typeVsockDialed  Type = 11
 	typeSave         Type = 12
 	typeRestore      Type = 13
+	typeDiskSwitch   Type = 14
+	typeDiskMerge    Type = 15
 
 	typeGuestReset    Type = 0x4001
 	typeStopped       Type = 0x4002
@@ -72,6 +74,28 @@ type Mode uint8
 const (
 	ReadWrite Mode = 1 // may type, and take the writer's place
 	ReadOnly  Mode = 2
+)
+
+// MergeState is how far the merge of a disk is.
+type MergeState uint8
+
+// States of a merge.
+const (
+	NotMerging  MergeState = 0
+	Merging     MergeState = 1 // the uppermost file is being written into the one behind it
+	Merged      MergeState = 2 // it is, and both are written to
+	MergeFailed MergeState = 3 // it could not be, and both are used still
+)
+
+// MergeStep is what a DiskMerge asks for.
+type MergeStep uint8
+
+// Steps of a merge. Each may be asked for again.
+const (
+	MergeLook   MergeStep = 0 // nothing but the reply
+	MergeBegin  MergeStep = 1
+	MergeFinish MergeStep = 2 // the uppermost file is left
+	MergeAbort  MergeStep = 3 // it stays
 )
 
 // Message is a request, a reply or an event of this package.
@@ -157,6 +181,21 @@ type (
 	// KeepTarget; answered by BalloonReply. States: configured, running.
 	Balloon struct{ Target uint64 }
 
+	// DiskSwitch lets a disk go on in a new overlay above its files, which are only read
+	// from then on. Disk is its place in the spec; Backend is the number of a backend of
+	// one empty file. After an error nothing has changed. State: running.
+	DiskSwitch struct {
+		Disk    uint8
+		Backend uint32
+	}
+
+	// DiskMerge asks for the merge of a disk's uppermost file into the one behind it, or
+	// how it is; answered by DiskMergeReply. State: running.
+	DiskMerge struct {
+		Disk uint8
+		Do   MergeStep
+	}
+
 	// VsockDialed answers VsockDial. Descriptor: a stream socket that is connected to
 	// who listens there, or none if nobody does. States: configured, running.
 	VsockDialed struct{ Number uint32 }
@@ -196,6 +235,15 @@ type (
 	GuestMemory struct {
 		Total, Free, Available, Caches uint64
 		MajorFaults                    uint64 // number, since its boot
+	}
+
+	// DiskMergeReply answers DiskMerge. While the state is Merged, either the chain with
+	// the uppermost file or that without it is the disk after a power cut.
+	DiskMergeReply struct {
+		State       MergeState
+		Done, Total uint64   // bytes
+		Backends    []uint32 // of the disk's own files, the uppermost first
+		Text        string   // why it failed, for people
 	}
 
 	// Done answers every other request. Kind is the request's type.
@@ -251,29 +299,32 @@ type (
 	}
 )
 
-func (Hello) kind() Type         { return typeHello }
-func (Configure) kind() Type     { return typeConfigure }
-func (Start) kind() Type         { return typeStart }
-func (Status) kind() Type        { return typeStatus }
-func (PowerButton) kind() Type   { return typePowerButton }
-func (Reset) kind() Type         { return typeReset }
-func (Shutdown) kind() Type      { return typeShutdown }
-func (ConsoleGrant) kind() Type  { return typeConsoleGrant }
-func (ConsoleClose) kind() Type  { return typeConsoleClose }
-func (Save) kind() Type          { return typeSave }
-func (Restore) kind() Type       { return typeRestore }
-func (Balloon) kind() Type       { return typeBalloon }
-func (VsockDialed) kind() Type   { return typeVsockDialed }
-func (BalloonReply) kind() Type  { return typeBalloon | replyBit }
-func (HelloReply) kind() Type    { return typeHello | replyBit }
-func (StatusReply) kind() Type   { return typeStatus | replyBit }
-func (d Done) kind() Type        { return d.of | replyBit }
-func (GuestReset) kind() Type    { return typeGuestReset }
-func (VMStopped) kind() Type     { return typeStopped }
-func (ConsoleOpened) kind() Type { return typeConsoleOpened }
-func (ConsoleClosed) kind() Type { return typeConsoleClosed }
-func (DeviceBroken) kind() Type  { return typeDeviceBroken }
-func (VsockDial) kind() Type     { return typeVsockDial }
+func (Hello) kind() Type          { return typeHello }
+func (Configure) kind() Type      { return typeConfigure }
+func (Start) kind() Type          { return typeStart }
+func (Status) kind() Type         { return typeStatus }
+func (PowerButton) kind() Type    { return typePowerButton }
+func (Reset) kind() Type          { return typeReset }
+func (Shutdown) kind() Type       { return typeShutdown }
+func (ConsoleGrant) kind() Type   { return typeConsoleGrant }
+func (ConsoleClose) kind() Type   { return typeConsoleClose }
+func (Save) kind() Type           { return typeSave }
+func (Restore) kind() Type        { return typeRestore }
+func (Balloon) kind() Type        { return typeBalloon }
+func (DiskSwitch) kind() Type     { return typeDiskSwitch }
+func (DiskMerge) kind() Type      { return typeDiskMerge }
+func (DiskMergeReply) kind() Type { return typeDiskMerge | replyBit }
+func (VsockDialed) kind() Type    { return typeVsockDialed }
+func (BalloonReply) kind() Type   { return typeBalloon | replyBit }
+func (HelloReply) kind() Type     { return typeHello | replyBit }
+func (StatusReply) kind() Type    { return typeStatus | replyBit }
+func (d Done) kind() Type         { return d.of | replyBit }
+func (GuestReset) kind() Type     { return typeGuestReset }
+func (VMStopped) kind() Type      { return typeStopped }
+func (ConsoleOpened) kind() Type  { return typeConsoleOpened }
+func (ConsoleClosed) kind() Type  { return typeConsoleClosed }
+func (DeviceBroken) kind() Type   { return typeDeviceBroken }
+func (VsockDial) kind() Type      { return typeVsockDial }
 
 // DoneWith is the reply without fields to a request.
 func DoneWith(request Message) Done { return Done{of: request.kind()} }

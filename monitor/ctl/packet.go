@@ -143,10 +143,16 @@ func fresh(kind Type) decoder {
 		return new(Restore)
 	case typeBalloon:
 		return new(Balloon)
+	case typeDiskSwitch:
+		return new(DiskSwitch)
+	case typeDiskMerge:
+		return new(DiskMerge)
 	case typeVsockDialed:
 		return new(VsockDialed)
 	case typeBalloon | replyBit:
 		return new(BalloonReply)
+	case typeDiskMerge | replyBit:
+		return new(DiskMergeReply)
 	case typeHello | replyBit:
 		return new(HelloReply)
 	case typeStatus | replyBit:
@@ -164,7 +170,7 @@ func fresh(kind Type) decoder {
 	case typeVsockDial:
 		return new(VsockDial)
 	}
-	if of := kind &^ replyBit; kind&replyBit != 0 && of >= typeConfigure && of <= typeRestore {
+	if of := kind &^ replyBit; kind&replyBit != 0 && of >= typeConfigure && of <= typeDiskSwitch {
 		return &Done{of: of}
 	}
 	return nil

@@ -4,19 +4,15 @@ package machine
 
 import (
 	"errors"
-	"os"
 	"strconv"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"vmctl/abi"
-	"vmctl/monitor/overlay"
-	"vmctl/monitor/qcow2"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/virtio"
 	"vmctl/monitor/virtio/balloon"
-	"vmctl/monitor/virtio/blk"
 	"vmctl/monitor/virtio/console"
 	"vmctl/monitor/virtio/net"
 	"vmctl/monitor/virtio/rng"
@@ -43,13 +39,15 @@ func (m *Machine) addVirtio() error {
 		m.hvcPort = m.devices[len(m.devices)-1].Transport
 	}
 	for i, d := range m.spec.Disks {
-		dev, err := m.openDisk(d)
+		disk, err := m.openDisk(d)
 		if err == nil {
-			err = m.plug("disk"+strconv.Itoa(i), dev)
+			err = m.plug("disk"+strconv.Itoa(i), disk.dev)
 		}
 		if err != nil {
 			return err
 		}
+		disk.port = m.devices[len(m.devices)-1].Transport
+		m.disks = append(m.disks, disk)
 	}
 	for i, n := range m.spec.NICs {
 		dev, err := m.openNIC(n)
@@ -70,9 +68,6 @@ func (m *Machine) addVirtio() error {
 	}
 	return nil
 }
-
-// ErrDisk is a disk whose backend is not there, or has other files than the disk.
-var ErrDisk = errors.New("no such disk is attached to the VM")
 
 // ErrNIC is a network card whose backend is not there, or is none of one tap.
 var ErrNIC = errors.New("no such network card is attached to the VM")
@@ -97,47 +92,6 @@ func (m *Machine) take(number uint32, kind abi.BackendKind, roles ...abi.Role) (
 		return nil, unix.ENOENT
 	}
 	return fds, nil
-}
-
-func (m *Machine) openDisk(d spec.Disk) (virtio.Device, error) {
-	roles := []abi.Role{abi.RoleData}
-	for range d.Backing {
-		roles = append(roles, abi.RoleBase)
-	}
-	fds, err := m.take(d.Backend, abi.BackendDisk, roles...)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, ErrDisk
-	}
-	if err != nil {
-		return nil, err
-	}
-	// A queue for each processor, as far as they serve a purpose.
-	o := blk.Options{ReadOnly: d.ReadOnly, ID: d.ID, Queues: int(min(m.spec.VCPUs, blk.MaxQueues))}
-	if d.Format == spec.Raw {
-		return blk.Open(os.NewFile(uintptr(fds[0]), "disk"), o)
-	}
-	files := make([]qcow2.File, len(fds))
-	for i, fd := range fds {
-		files[i] = qcow2.File{File: os.NewFile(uintptr(fd), "disk"), Raw: i > 0 && d.Backing[i-1] == spec.Raw}
-	}
-	top := files[0].File
-	if d.Format == spec.Overlay {
-		files = files[1:]
-	}
-	image, err := qcow2.Open(files...)
-	switch {
-	case err == nil && d.Format == spec.QCOW2:
-		return blk.OpenImage(image, o)
-	case err == nil:
-		disk, err := overlay.Open(top, image)
-		if err != nil {
-			return nil, err
-		}
-		return blk.OpenImage(disk, o)
-	case d.Format == spec.Overlay:
-		err = errors.Join(err, top.Close())
-	}
-	return nil, err
 }
 
 func (m *Machine) openNIC(n spec.NIC) (virtio.Device, error) {
@@ -195,9 +149,12 @@ func (m *Machine) settle() {
 
 func (m *Machine) closeDevices() error {
 	var errs []error
+	for _, d := range m.disks {
+		d.halt()
+	}
 	for _, d := range m.devices {
 		errs = append(errs, d.Close(), d.messages.close())
 	}
-	m.devices = nil
+	m.devices, m.disks = nil, nil
 	return errors.Join(errs...)
 }

@@ -100,6 +100,7 @@ type Machine struct {
 	pci     *pci.Host
 	routes  *routes
 	devices []*device
+	disks   []*disk // those of the spec; for one caller at a time
 	output  Output
 	hvc     *console.Device // nil: the serial port is the console
 	hvcPort *virtio.Transport

@@ -115,8 +115,10 @@ func (m *Machine) write(w *saved.Writer) error {
 // shape is what the machine is made of, and must be again.
 func (m *Machine) shape() []byte {
 	s := spec.Spec{VCPUs: m.spec.VCPUs, MemoryBytes: m.spec.MemoryBytes, Firmware: m.spec.Firmware, Console: m.spec.Console, CID: m.spec.CID}
+	// Not what a disk is made of, which may have changed and be described in another way:
+	// who restores says what it is.
 	for _, d := range m.spec.Disks {
-		s.Disks = append(s.Disks, spec.Disk{ReadOnly: d.ReadOnly, ID: d.ID, Format: d.Format, Backing: d.Backing})
+		s.Disks = append(s.Disks, spec.Disk{ReadOnly: d.ReadOnly, ID: d.ID})
 	}
 	for _, n := range m.spec.NICs {
 		s.NICs = append(s.NICs, spec.NIC{MAC: n.MAC})

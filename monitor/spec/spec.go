@@ -41,7 +41,8 @@ var (
 	ErrDiskID  = errors.New("identity of a disk must be at most 20 printable ASCII bytes")
 	ErrFormat  = errors.New("format of a disk is not known")
 	ErrQCOW2   = errors.New("disk of qcow2 must be read-only")
-	ErrBacking = errors.New("a raw disk has no backing files, an overlay has some, nothing has more than 15, and only the last may be raw")
+	ErrBacking = errors.New("a raw disk has no backing files, an overlay has some, nothing has more than 15, overlays come first, and only the last may be raw")
+	ErrOwn     = errors.New("files of a disk's own are behind its overlay, first, and are no qcow2")
 	ErrNICs    = errors.New("more than 8 network cards")
 	ErrMAC     = errors.New("address of a network card must be one station's, and not zero")
 	ErrCID     = errors.New("CID of the guest must be 3 to 4294967294, or 0 for no sockets")
@@ -101,7 +102,11 @@ type Disk struct {
 	ReadOnly bool
 	ID       string   // what the guest sees as its serial number
 	Format   Format   // of the file with RoleData
-	Backing  []Format // of those with RoleBase: its backing file, that one's, and so on
+	Backing  []Format // its backing file, that one's, and so on
+	// Own are the numbers of the backends of the first files of Backing that are the
+	// disk's own: overlays can be merged into them. They have RoleData and are open for
+	// writing. The files behind have RoleBase in the last of the disk's backends.
+	Own []uint32
 }
 
 func (d *Disk) validate() error {
@@ -115,13 +120,20 @@ func (d *Disk) validate() error {
 	case d.Format == QCOW2 && !d.ReadOnly:
 		return ErrQCOW2
 	}
+	above := d.Format
 	for i, f := range d.Backing {
 		switch {
-		case f > QCOW2:
+		case f > Overlay:
 			return ErrFormat
-		case f == Raw && i < len(d.Backing)-1:
+		case f == Raw && i < len(d.Backing)-1, f == Overlay && (above != Overlay || i == len(d.Backing)-1):
 			return ErrBacking
+		case i < len(d.Own) && f == QCOW2:
+			return ErrOwn
 		}
+		above = f
+	}
+	if len(d.Own) > len(d.Backing) || len(d.Own) > 0 && (d.Format != Overlay || d.ReadOnly) {
+		return ErrOwn
 	}
 	return nil
 }
@@ -137,8 +149,8 @@ type NIC struct {
 // version is the first byte of the encoding. A field is added by a new version
 // that the reader knows beside the old ones. Version 1 had neither disks nor a choice
 // of console, version 2 no network cards, version 3 no firmware, version 4 no sockets and
-// raw disks alone.
-const version = 5
+// raw disks alone, version 5 no files of a disk's own.
+const version = 6
 
 // Validate checks every limit. errors.Is: the errors of this package.
 func (s *Spec) Validate() error {
@@ -169,7 +181,7 @@ func (s *Spec) Validate() error {
 		if err := d.validate(); err != nil {
 			return err
 		}
-		backends = append(backends, d.Backend)
+		backends = append(append(backends, d.Backend), d.Own...)
 	}
 	for _, n := range s.NICs {
 		if n.MAC[0]&1 != 0 || n.MAC == [6]byte{} {
@@ -178,7 +190,8 @@ func (s *Spec) Validate() error {
 		backends = append(backends, n.Backend)
 	}
 	slices.Sort(backends)
-	if slices.Contains(backends, 0) || len(slices.Compact(backends)) < len(s.Disks)+len(s.NICs) {
+	all := len(backends)
+	if slices.Contains(backends, 0) || len(slices.Compact(backends)) < all {
 		return ErrBackend
 	}
 	return nil
@@ -213,6 +226,12 @@ func (s *Spec) Encode(buf []byte) []byte {
 			w.U8(uint8(f))
 		}
 	}
+	for _, d := range s.Disks {
+		w.U8(uint8(len(d.Own)))
+		for _, n := range d.Own {
+			w.U32(n)
+		}
+	}
 	return w.Bytes()
 }
 
@@ -239,6 +258,11 @@ func Decode(msg []byte) (Spec, error) {
 		s.CID = r.U32()
 		for i := range s.Disks {
 			s.Disks[i].Format, s.Disks[i].Backing = Format(r.U8()), readBacking(r)
+		}
+	}
+	if v > 5 {
+		for i := range s.Disks {
+			s.Disks[i].Own = readOwn(r)
 		}
 	}
 	if err := r.Close(); err != nil {
@@ -272,6 +296,18 @@ func readBacking(r *wire.Reader) (formats []Format) {
 		formats = append(formats, Format(r.U8()))
 	}
 	return formats
+}
+
+func readOwn(r *wire.Reader) (backends []uint32) {
+	n := int(r.U8())
+	if n > MaxBacking {
+		r.Fail(ErrOwn)
+		return nil
+	}
+	for range n {
+		backends = append(backends, r.U32())
+	}
+	return backends
 }
 
 func readNICs(r *wire.Reader) (nics []NIC) {

@@ -28,7 +28,9 @@ func TestSpecComesBack(t *testing.T) {
 	image.Disks[1].Format, image.Disks[1].Backing = spec.QCOW2, []spec.Format{spec.QCOW2, spec.Raw}
 	overlay := good()
 	overlay.Disks[0].Format, overlay.Disks[0].Backing = spec.Overlay, []spec.Format{spec.Raw}
-	for _, want := range []spec.Spec{kernel, firmware, image, overlay} {
+	own := good()
+	own.Disks[0].Format, own.Disks[0].Backing, own.Disks[0].Own = spec.Overlay, []spec.Format{spec.Overlay, spec.QCOW2, spec.Raw}, []uint32{9}
+	for _, want := range []spec.Spec{kernel, firmware, image, overlay, own} {
 		got, err := spec.Decode(want.Encode(nil))
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %+v, %v; want %+v", got, err, want)
@@ -67,12 +69,24 @@ func TestBadSpecs(t *testing.T) {
 		{"CID of anybody", func(s *spec.Spec) { s.CID = 1<<32 - 1 }, spec.ErrCID},
 		{"unknown format", func(s *spec.Spec) { s.Disks[1].Format = 3 }, spec.ErrFormat},
 		{"overlay of nothing", func(s *spec.Spec) { s.Disks[1].Format = spec.Overlay }, spec.ErrBacking},
-		{"overlay of an overlay", func(s *spec.Spec) {
+		{"overlay of an overlay of nothing", func(s *spec.Spec) {
 			s.Disks[1].Format, s.Disks[1].Backing = spec.Overlay, []spec.Format{spec.Overlay}
-		}, spec.ErrFormat},
+		}, spec.ErrBacking},
 		{"qcow2 to write to", func(s *spec.Spec) { s.Disks[0].Format = spec.QCOW2 }, spec.ErrQCOW2},
 		{"raw with a backing file", func(s *spec.Spec) { s.Disks[1].Backing = []spec.Format{spec.Raw} }, spec.ErrBacking},
-		{"backing of an unknown format", func(s *spec.Spec) { s.Disks[1].Format, s.Disks[1].Backing = spec.QCOW2, []spec.Format{2} }, spec.ErrFormat},
+		{"backing of an unknown format", func(s *spec.Spec) { s.Disks[1].Format, s.Disks[1].Backing = spec.QCOW2, []spec.Format{3} }, spec.ErrFormat},
+		{"overlay behind an image", func(s *spec.Spec) {
+			s.Disks[1].Format, s.Disks[1].Backing = spec.Overlay, []spec.Format{spec.QCOW2, spec.Overlay, spec.Raw}
+		}, spec.ErrBacking},
+		{"image of its own", func(s *spec.Spec) {
+			s.Disks[0].Format, s.Disks[0].Backing, s.Disks[0].Own = spec.Overlay, []spec.Format{spec.QCOW2}, []uint32{9}
+		}, spec.ErrOwn},
+		{"more of its own than there are", func(s *spec.Spec) {
+			s.Disks[0].Format, s.Disks[0].Backing, s.Disks[0].Own = spec.Overlay, []spec.Format{spec.Raw}, []uint32{9, 10}
+		}, spec.ErrOwn},
+		{"one of its own that is a disk's too", func(s *spec.Spec) {
+			s.Disks[0].Format, s.Disks[0].Backing, s.Disks[0].Own = spec.Overlay, []spec.Format{spec.Raw}, []uint32{3}
+		}, spec.ErrBackend},
 		{"files behind a raw one", func(s *spec.Spec) {
 			s.Disks[1].Format, s.Disks[1].Backing = spec.QCOW2, []spec.Format{spec.Raw, spec.Raw}
 		}, spec.ErrBacking},
@@ -109,14 +123,14 @@ func TestDecodeRefusesOtherBytes(t *testing.T) {
 	if _, err := spec.Decode(msg[:len(msg)-1]); !errors.Is(err, wire.ErrShort) {
 		t.Errorf("cut: %v", err)
 	}
-	msg[0] = 6
+	msg[0] = 7
 	if _, err := spec.Decode(msg); !errors.Is(err, spec.ErrVersion) {
 		t.Errorf("other version: %v", err)
 	}
 }
 
-// Daemons from before there were sockets, formats, firmware, network cards, and disks,
-// are still understood.
+// Daemons from before there were files of a disk's own, sockets, formats, firmware, network
+// cards, and disks, are still understood.
 func TestOldVersions(t *testing.T) {
 	s := good()
 	for _, old := range []struct {
@@ -124,9 +138,10 @@ func TestOldVersions(t *testing.T) {
 		lacks   int // bytes, of a spec without what came later
 		bend    func()
 	}{
-		{4, 8, func() { s.CID = 0 }},
-		{3, 9, func() { s.Firmware = false }},
-		{2, 10, func() { s.NICs = nil }},
+		{5, 2, func() {}},
+		{4, 10, func() { s.CID = 0 }},
+		{3, 11, func() { s.Firmware = false }},
+		{2, 12, func() { s.NICs = nil }},
 		{1, 8, func() { s.Disks, s.Console = nil, spec.Serial }},
 	} {
 		old.bend()

@@ -18,10 +18,28 @@ func (t *Transport) Pause() {
 	t.halt()
 }
 
+// While runs a function while the device has settled what it does, and lets it go on.
+// Processors may run, and wait meanwhile when they touch the device.
+func (t *Transport) While(fn func() error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.started {
+		return fn()
+	}
+	t.halt()
+	err := fn()
+	t.resume()
+	return err
+}
+
 // Resume lets a device go on that the driver had started, unless it does.
 func (t *Transport) Resume() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.resume()
+}
+
+func (t *Transport) resume() {
 	if t.started || t.status.Load()&statusDriverOK == 0 {
 		return
 	}

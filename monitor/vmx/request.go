@@ -73,6 +73,14 @@ func (m *monitor) handle(request ctl.Message, fds []int) (reply ctl.Message, ref
 		}
 		target, actual := m.machine.Balloon(r.Target, r.Target == ctl.KeepTarget)
 		return ctl.BalloonReply{Target: target, Actual: actual, Memory: ctl.GuestMemory(m.machine.GuestMemory())}, nil, nil
+	case *ctl.DiskSwitch:
+		if refused = m.need(ctl.Running); refused == nil {
+			refused = refusal(m.machine.SwitchDisk(r.Disk, r.Backend))
+		}
+	case *ctl.DiskMerge:
+		if refused = m.need(ctl.Running); refused == nil {
+			return m.merge(r)
+		}
 	case *ctl.Shutdown:
 		after = m.shutdown()
 	default:
@@ -143,6 +151,31 @@ func (m *monitor) dialed(d *ctl.VsockDialed, fds []int) *ctl.Error {
 	return nil
 }
 
+// merge does a step of the merge of a disk, and says how it is then.
+func (m *monitor) merge(r *ctl.DiskMerge) (ctl.Message, *ctl.Error, func()) {
+	var err error
+	switch r.Do {
+	case ctl.MergeBegin:
+		err = m.machine.BeginMerge(r.Disk)
+	case ctl.MergeFinish:
+		err = m.machine.FinishMerge(r.Disk)
+	case ctl.MergeAbort:
+		err = m.machine.AbortMerge(r.Disk)
+	}
+	if err != nil {
+		return nil, refusal(err), nil
+	}
+	c, err := m.machine.Chain(r.Disk)
+	if err != nil {
+		return nil, refusal(err), nil
+	}
+	reply := ctl.DiskMergeReply{State: ctl.MergeState(c.State), Done: c.Done, Total: c.Total, Backends: c.Backends}
+	if c.Err != nil {
+		reply.Text = c.Err.Error()
+	}
+	return reply, nil, nil
+}
+
 // need refuses what does not go in this state.
 func (m *monitor) need(s ctl.State) *ctl.Error {
 	if m.state == s {
@@ -203,7 +236,16 @@ var codes = []struct {
 	{spec.ErrNICs, ctl.NICInvalid},
 	{spec.ErrMAC, ctl.NICInvalid},
 	{spec.ErrCID, ctl.SpecInvalid},
+	{spec.ErrOwn, ctl.BackingInvalid},
 	{machine.ErrDisk, ctl.DiskInvalid},
+	{machine.ErrNoDisk, ctl.DiskInvalid},
+	{machine.ErrReadOnly, ctl.DiskInvalid},
+	{machine.ErrMerging, ctl.StateConflict},
+	{machine.ErrNotOwn, ctl.MergeInvalid},
+	{machine.ErrNotMerged, ctl.MergeInvalid},
+	{machine.ErrDeep, ctl.LimitExceeded},
+	{overlay.ErrLower, ctl.MergeInvalid},
+	{overlay.ErrUsed, ctl.DiskInvalid},
 	{blk.ErrFile, ctl.DiskInvalid},
 	{blk.ErrReadOnly, ctl.DiskInvalid},
 	{qcow2.ErrMagic, ctl.FormatInvalid},
@@ -239,8 +281,11 @@ var codes = []struct {
 	{unix.EOPNOTSUPP, ctl.Unsupported},
 }
 
-// refusal is the answer to an error of Configure.
+// refusal is the answer to an error, or nil to none.
 func refusal(err error) *ctl.Error {
+	if err == nil {
+		return nil
+	}
 	for _, c := range codes {
 		if errors.Is(err, c.err) {
 			return &ctl.Error{Code: c.code, Text: err.Error()}

@@ -66,8 +66,9 @@ var (
 	ErrFile = errors.New("disk is no regular file or block device, or has no whole sector")
 	// ErrReadOnly is a disk to write to whose file is not open for writing.
 	ErrReadOnly = errors.New("disk is not open for writing")
-	// ErrResized is a disk that had another size when the machine was saved.
-	ErrResized = errors.New("disk has another size than when the machine was saved")
+	// ErrResized is a disk that had another size when the machine was saved, or before
+	// Replace.
+	ErrResized = errors.New("disk has another size than it had")
 )
 
 // Options say how a disk is.
@@ -99,8 +100,8 @@ type Writable interface {
 
 // Device is a disk.
 type Device struct {
-	file    *os.File // or nil, and there is an image
-	image   Image
+	file    *os.File // nil: there is always an image
+	image   Image    // nil: the file is the disk
 	medium  Writable // the image, unless it is read-only
 	opt     Options
 	sectors uint64
@@ -170,10 +171,57 @@ func (d *Device) open() error {
 	return nil
 }
 
+// OpenLayered makes a disk of an image above a file which may be the disk one day; see
+// Replace. It takes the image over, whose file it is. errors.Is: ErrFile, ErrReadOnly.
+func OpenLayered(i Writable, bottom *os.File, o Options) (*Device, error) {
+	d, err := OpenImage(i, o)
+	if err == nil {
+		d.file = bottom
+	}
+	return d, err
+}
+
+// ReadOnly reports whether the disk is only read.
+func (d *Device) ReadOnly() bool { return d.opt.ReadOnly }
+
+// File is the file that is the disk, or that is below all that the image is made of; nil:
+// there is none.
+func (d *Device) File() *os.File { return d.file }
+
+// Image is what the disk is made of; nil: the file.
+func (d *Device) Image() Image { return d.image }
+
+// Replace makes the disk of another image that has the same bytes, or with nil of the file
+// alone. The device is not started, or settled. The image is taken over, and the one
+// before is the caller's. errors.Is: ErrResized, with nothing done.
+func (d *Device) Replace(i Writable) error {
+	if i == nil {
+		d.image, d.medium = nil, nil
+		return nil
+	}
+	if uint64(i.Size())/sector != d.sectors {
+		return ErrResized
+	}
+	d.image, d.medium = i, i
+	return nil
+}
+
+// Flush returns when all that was written before is on the medium.
+func (d *Device) Flush() error {
+	switch {
+	case d.opt.ReadOnly:
+		return nil
+	case d.medium != nil:
+		return d.medium.Flush()
+	}
+	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(d.file.Fd())))
+}
+
 // Attach chooses the engine by trying: what a kernel, its settings and a filter of
-// system calls allow is known to nobody else.
+// system calls allow is known to nobody else. A ring is made for a file also when the
+// disk has an image above it: later there are none to be had.
 func (d *Device) Attach(bells []int) error {
-	if d.image == nil {
+	if d.file != nil {
 		if e, err := newRings(d, bells); err == nil {
 			d.engine = e
 			return nil
@@ -226,13 +274,7 @@ func (d *Device) Stop() { d.engine.stop() }
 // were there, and the host may lose its power before.
 func (d *Device) Save(w *wire.Writer) error {
 	w.U64(d.sectors)
-	switch {
-	case d.opt.ReadOnly:
-		return nil
-	case d.medium != nil:
-		return d.medium.Flush()
-	}
-	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(d.file.Fd())))
+	return d.Flush()
 }
 
 // Load sees that it still is. errors.Is: ErrResized.

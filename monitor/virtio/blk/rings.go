@@ -26,9 +26,11 @@ const failedPause = 10 * time.Millisecond
 const theDisk = 0
 
 // rings is the engine with a ring: one thread serves all queues, and sleeps in the
-// ring for notifications and completions at once.
+// ring for notifications and completions at once. As long as the disk is an image, the
+// thread hands all requests to workers.
 type rings struct {
 	d     *Device
+	image *workers // nil: the disk never was one
 	ring  *uring.Ring
 	begin chan []*virtio.Queue
 	ended chan struct{} // once for each begin, and closed with the thread
@@ -68,12 +70,26 @@ func (e *rings) work(files []int, ready chan<- error) {
 	close(e.ended)
 }
 
-func (e *rings) start(queues []*virtio.Queue) { e.begin <- queues }
-func (e *rings) stop()                        { <-e.ended }
+func (e *rings) start(queues []*virtio.Queue) {
+	if e.d.image != nil && e.image == nil {
+		e.image = newWorkers(e.d)
+	}
+	e.begin <- queues
+}
+
+func (e *rings) stop() {
+	<-e.ended
+	if e.image != nil {
+		e.image.stop()
+	}
+}
 
 func (e *rings) close() error {
 	close(e.begin)
 	<-e.ended
+	if e.image != nil {
+		return e.image.close()
+	}
 	return nil
 }
 
@@ -123,6 +139,8 @@ func (e *rings) take(q *virtio.Queue) {
 			return
 		case r.do == actNothing:
 			e.finish(r)
+		case e.d.image != nil:
+			e.image.do(r)
 		default:
 			e.submit(r, e.place(r))
 		}

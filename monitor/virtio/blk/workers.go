@@ -61,13 +61,18 @@ func (w *workers) read(q *virtio.Queue) {
 				free.put(r)
 				break
 			}
-			w.pending.Add(1)
-			w.todo <- r
+			w.do(r)
 		}
 		if q.Arm() && !q.Wait() {
 			return
 		}
 	}
+}
+
+// do hands a request to a worker, as soon as one is free.
+func (w *workers) do(r *request) {
+	w.pending.Add(1)
+	w.todo <- r
 }
 
 func (w *workers) work() {

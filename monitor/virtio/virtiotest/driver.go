@@ -132,6 +132,9 @@ func (d *Driver) Send(vector int) {
 	d.changes++
 }
 
+// While runs a function while the device is settled.
+func (d *Driver) While(fn func() error) error { return d.dev.While(fn) }
+
 // Changed lets the transport say that the configuration changed.
 func (d *Driver) Changed() { d.dev.Changed() }
 
