@@ -159,8 +159,10 @@ func (m *monitor) merge(r *ctl.DiskMerge) (ctl.Message, *ctl.Error, func()) {
 		err = m.machine.BeginMerge(r.Disk)
 	case ctl.MergeFinish:
 		err = m.machine.FinishMerge(r.Disk)
+		m.trimSoon()
 	case ctl.MergeAbort:
 		err = m.machine.AbortMerge(r.Disk)
+		m.trimSoon()
 	}
 	if err != nil {
 		return nil, refusal(err), nil

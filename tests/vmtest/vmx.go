@@ -202,6 +202,7 @@ type Disk struct {
 type File struct {
 	Path   string
 	Format spec.Format
+	Own    bool // it may be merged into
 }
 
 // Spec is the spec of a Config with nothing set.
@@ -295,15 +296,30 @@ func (v *VMX) attach(d Disk) spec.Disk {
 	s := spec.Disk{ReadOnly: d.ReadOnly, ID: d.ID, Format: d.Format}
 	parts := []abi.Part{{FD: int(f.Fd()), Role: abi.RoleData}}
 	for _, b := range d.Backing {
+		s.Backing = append(s.Backing, b.Format)
+		if b.Own {
+			s.Own = append(s.Own, v.AttachFile(b.Path))
+			continue
+		}
 		f, err := os.Open(b.Path)
 		v.must(err)
 		defer f.Close()
 		parts = append(parts, abi.Part{FD: int(f.Fd()), Role: abi.RoleBase})
-		s.Backing = append(s.Backing, b.Format)
 	}
 	s.Backend, err = v.VM.AttachDisk(parts...)
 	v.must(err)
 	return s
+}
+
+// AttachFile gives the VM a file to write to, and returns the number of its backend.
+func (v *VMX) AttachFile(path string) uint32 {
+	v.t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	v.must(err)
+	defer f.Close()
+	n, err := v.VM.AttachDisk(abi.Part{FD: int(f.Fd()), Role: abi.RoleData})
+	v.must(err)
+	return n
 }
 
 // plug gives the VM a network card, and closes its files here.
