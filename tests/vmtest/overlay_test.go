@@ -123,3 +123,23 @@ func TestSwitchAndMerge(t *testing.T) {
 }
 
 const whole = "sync; dd if=/dev/vda iflag=direct bs=64k 2>/dev/null | md5sum | cut -c1-32"
+
+// A chain that is there at the start is merged just so.
+func TestMergeOfEarlier(t *testing.T) {
+	path, _ := newDisk(t, diskSize)
+	top := file(t, "", 0)
+	v, s := boot(t, vmtest.Config{Initrd: withDrivers, Disks: []vmtest.Disk{
+		{Path: top, Format: spec.Overlay, Backing: []vmtest.File{{Path: path, Format: spec.Raw, Own: true}}},
+	}})
+	s.Run(pattern + "; dd if=/tmp/p of=/dev/vda bs=64k seek=77 conv=fsync 2>/dev/null")
+	want := s.Run(whole)
+	merge(t, v)
+	if got := s.Run(whole); got != want {
+		t.Errorf("merged it is %s, and was %s", got, want)
+	}
+	s.Type("poweroff -f\n")
+	end(t, v, abi.ReasonPoweroff)
+	if b, err := os.ReadFile(path); err != nil || md5Of(b) != want {
+		t.Errorf("the file is %s, the guest had %s: %v", md5Of(b), want, err)
+	}
+}
