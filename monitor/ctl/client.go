@@ -208,6 +208,12 @@ func (c *Client) DiskMerge(ctx context.Context, disk uint8, do MergeStep) (*Disk
 	return answer[*DiskMergeReply](c.Call(ctx, DiskMerge{disk, do}))
 }
 
+// SetDisk changes a disk.
+func (c *Client) SetDisk(ctx context.Context, m SetDisk) error { return c.do(ctx, m) }
+
+// SetNIC changes a network card.
+func (c *Client) SetNIC(ctx context.Context, m SetNIC) error { return c.do(ctx, m) }
+
 // Start lets the guest run.
 func (c *Client) Start(ctx context.Context) error { return c.do(ctx, Start{}) }
 

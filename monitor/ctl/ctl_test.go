@@ -17,6 +17,7 @@ import (
 
 	"vmctl/abi"
 	"vmctl/monitor/ctl"
+	"vmctl/monitor/rate"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/wire"
 )
@@ -37,6 +38,8 @@ var messages = []ctl.Message{
 	&ctl.ConsoleOpened{Viewer: 1, Session: "s", User: "u", Address: "192.0.2.1", Mode: ctl.ReadWrite},
 	&ctl.ConsoleClosed{Viewer: 1, Session: "s", User: "u", Reason: "slow"},
 	&ctl.DeviceBroken{Device: "disk0", Text: "loop"}, &ctl.VsockDial{Number: 8, Port: 1 << 31}, &ctl.VsockDialed{Number: 9},
+	&ctl.SetDisk{Disk: 3, Limit: rate.Limit{Bytes: 1 << 20, Ops: 100, Burst: 50}},
+	&ctl.SetNIC{NIC: 2, Receive: rate.Limit{Bytes: 1 << 20}, Send: rate.Limit{Ops: 5}, Down: true},
 }
 
 func TestMessagesComeBack(t *testing.T) {

@@ -150,6 +150,35 @@ func (m *DiskMergeReply) decode(r *wire.Reader) {
 func (m VsockDialed) encode(w *wire.Writer)  { w.U32(m.Number) }
 func (m *VsockDialed) decode(r *wire.Reader) { m.Number = r.U32() }
 
+func (m SetDisk) encode(w *wire.Writer) {
+	w.U8(m.Disk)
+	m.Limit.Encode(w)
+}
+
+func (m *SetDisk) decode(r *wire.Reader) {
+	m.Disk = r.U8()
+	m.Limit.Decode(r)
+	if m.Limit.Validate() != nil {
+		r.Fail(spec.ErrDiskLimit)
+	}
+}
+
+func (m SetNIC) encode(w *wire.Writer) {
+	w.U8(m.NIC)
+	m.Receive.Encode(w)
+	m.Send.Encode(w)
+	w.Bool(m.Down)
+}
+
+func (m *SetNIC) decode(r *wire.Reader) {
+	m.NIC = r.U8()
+	m.Receive.Decode(r)
+	m.Send.Decode(r)
+	if m.Down = r.Bool(); m.Receive.Validate() != nil || m.Send.Validate() != nil {
+		r.Fail(spec.ErrNICLimit)
+	}
+}
+
 func (m VsockDial) encode(w *wire.Writer) {
 	w.U32(m.Number)
 	w.U32(m.Port)

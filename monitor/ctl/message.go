@@ -4,6 +4,7 @@ package ctl
 
 import (
 	"vmctl/abi"
+	"vmctl/monitor/rate"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/wire"
 )
@@ -29,6 +30,8 @@ const (
 	typeRestore      Type = 13
 	typeDiskSwitch   Type = 14
 	typeDiskMerge    Type = 15
+	typeSetDisk      Type = 16
+	typeSetNIC       Type = 17
 
 	typeGuestReset    Type = 0x4001
 	typeStopped       Type = 0x4002
@@ -199,6 +202,20 @@ type (
 	// VsockDialed answers VsockDial. Descriptor: a stream socket that is connected to
 	// who listens there, or none if nobody does. States: configured, running.
 	VsockDialed struct{ Number uint32 }
+
+	// SetDisk changes the limit of a disk. State: running.
+	SetDisk struct {
+		Disk  uint8 // its place in Spec
+		Limit rate.Limit
+	}
+
+	// SetNIC changes limits and link of a network card; the guest sees what becomes of
+	// the link. State: running.
+	SetNIC struct {
+		NIC           uint8 // its place in Spec
+		Receive, Send rate.Limit
+		Down          bool
+	}
 )
 
 // KeepTarget is no target of a balloon: it is only asked.
@@ -313,6 +330,8 @@ func (Restore) kind() Type        { return typeRestore }
 func (Balloon) kind() Type        { return typeBalloon }
 func (DiskSwitch) kind() Type     { return typeDiskSwitch }
 func (DiskMerge) kind() Type      { return typeDiskMerge }
+func (SetDisk) kind() Type        { return typeSetDisk }
+func (SetNIC) kind() Type         { return typeSetNIC }
 func (DiskMergeReply) kind() Type { return typeDiskMerge | replyBit }
 func (VsockDialed) kind() Type    { return typeVsockDialed }
 func (BalloonReply) kind() Type   { return typeBalloon | replyBit }

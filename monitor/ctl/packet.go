@@ -149,6 +149,10 @@ func fresh(kind Type) decoder {
 		return new(DiskMerge)
 	case typeVsockDialed:
 		return new(VsockDialed)
+	case typeSetDisk:
+		return new(SetDisk)
+	case typeSetNIC:
+		return new(SetNIC)
 	case typeBalloon | replyBit:
 		return new(BalloonReply)
 	case typeDiskMerge | replyBit:
@@ -170,7 +174,7 @@ func fresh(kind Type) decoder {
 	case typeVsockDial:
 		return new(VsockDial)
 	}
-	if of := kind &^ replyBit; kind&replyBit != 0 && of >= typeConfigure && of <= typeDiskSwitch {
+	if of := kind &^ replyBit; kind&replyBit != 0 && of >= typeConfigure && of <= typeSetNIC {
 		return &Done{of: of}
 	}
 	return nil

@@ -25,6 +25,24 @@ type device struct {
 	told     atomic.Bool // that it is broken, since the guest's last reset
 }
 
+// nic is a network card and where it is.
+type nic struct {
+	dev  *net.Device
+	port *virtio.Transport
+}
+
+// SetNIC changes limits and link of a network card of a running machine. errors.Is: ErrNoNIC.
+func (m *Machine) SetNIC(n uint8, o net.Options) error {
+	if int(n) >= len(m.nics) {
+		return ErrNoNIC
+	}
+	c := m.nics[n]
+	return c.port.Alter(func() error {
+		c.dev.Set(o)
+		return nil
+	})
+}
+
 // addVirtio puts the devices on the bus, always in the same order, so that a guest
 // finds them in the same slots.
 func (m *Machine) addVirtio() error {
@@ -57,6 +75,7 @@ func (m *Machine) addVirtio() error {
 		if err != nil {
 			return err
 		}
+		m.nics = append(m.nics, nic{dev, m.devices[len(m.devices)-1].Transport})
 	}
 	m.balloon = balloon.New(m.memory)
 	if err := m.plug("balloon", m.balloon); err != nil {
@@ -69,8 +88,12 @@ func (m *Machine) addVirtio() error {
 	return nil
 }
 
-// ErrNIC is a network card whose backend is not there, or is none of one tap.
-var ErrNIC = errors.New("no such network card is attached to the VM")
+var (
+	// ErrNIC is a network card whose backend is not there, or is none of one tap.
+	ErrNIC = errors.New("no such network card is attached to the VM")
+	// ErrNoNIC is a number that no network card of the machine has.
+	ErrNoNIC = errors.New("the machine has no such network card")
+)
 
 // take takes the files of a backend from the kernel, which knows whose they are, if
 // they have these roles in this order. errors.Is: unix.ENOENT when they have not.
@@ -94,7 +117,7 @@ func (m *Machine) take(number uint32, kind abi.BackendKind, roles ...abi.Role) (
 	return fds, nil
 }
 
-func (m *Machine) openNIC(n spec.NIC) (virtio.Device, error) {
+func (m *Machine) openNIC(n spec.NIC) (*net.Device, error) {
 	const noVhost = -1
 	fds, err := m.take(n.Backend, abi.BackendNIC, abi.RoleTap, abi.RoleVhost)
 	if errors.Is(err, unix.ENOENT) {
@@ -107,7 +130,7 @@ func (m *Machine) openNIC(n spec.NIC) (virtio.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return net.Open(fds[0], fds[1], n.MAC, m.memory)
+	return net.Open(fds[0], fds[1], n.MAC, m.memory, net.Options{Receive: n.Receive, Send: n.Send, Down: n.Down})
 }
 
 // plug puts one device into the next slot. It takes the device over.

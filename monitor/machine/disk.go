@@ -11,6 +11,7 @@ import (
 	"vmctl/abi"
 	"vmctl/monitor/overlay"
 	"vmctl/monitor/qcow2"
+	"vmctl/monitor/rate"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/virtio"
 	"vmctl/monitor/virtio/blk"
@@ -59,7 +60,7 @@ func (m *Machine) openDisk(d spec.Disk) (*disk, error) {
 		return nil, err
 	}
 	// A queue for each processor, as far as they serve a purpose.
-	o := blk.Options{ReadOnly: d.ReadOnly, ID: d.ID, Queues: int(min(m.spec.VCPUs, blk.MaxQueues))}
+	o := blk.Options{ReadOnly: d.ReadOnly, ID: d.ID, Queues: int(min(m.spec.VCPUs, blk.MaxQueues)), Limit: d.Limit}
 	made := &disk{files: len(layers), chain: append([]uint32{d.Backend}, d.Own...)}
 	if d.Format == spec.Raw {
 		made.dev, err = blk.Open(layers[0].File, o)
@@ -165,7 +166,7 @@ func (m *Machine) SwitchDisk(n uint8, backend uint32) error {
 	if err != nil {
 		return err
 	}
-	err = d.port.While(func() error {
+	err = d.port.Alter(func() error {
 		// The overlay's flush is none for what is behind it.
 		if err := d.dev.Flush(); err != nil {
 			return err
@@ -178,6 +179,18 @@ func (m *Machine) SwitchDisk(n uint8, backend uint32) error {
 	d.files++
 	d.chain = append([]uint32{backend}, d.chain...)
 	return nil
+}
+
+// SetDisk changes the limit of a disk of a running machine. errors.Is: ErrNoDisk.
+func (m *Machine) SetDisk(n uint8, l rate.Limit) error {
+	d, err := m.disk(n)
+	if err != nil {
+		return err
+	}
+	return d.port.Alter(func() error {
+		d.dev.SetLimit(l)
+		return nil
+	})
 }
 
 // lower is what a disk is made of, to have an overlay above it.
@@ -261,7 +274,7 @@ func (m *Machine) BeginMerge(n uint8) error {
 		return ErrNotOwn
 	}
 	var merge *overlay.Merge
-	err = d.port.While(func() error {
+	err = d.port.Alter(func() error {
 		var err error
 		if merge, err = overlay.NewMerge(top); err != nil {
 			return err
@@ -288,7 +301,7 @@ func (m *Machine) FinishMerge(n uint8) error {
 	if d.merge == nil || !d.over() || d.failed != nil {
 		return ErrNotMerged
 	}
-	err = d.port.While(func() error {
+	err = d.port.Alter(func() error {
 		low, err := d.merge.Finish()
 		if _, raw := low.(*overlay.Raw); raw && d.dev.File() != nil {
 			return errors.Join(err, d.dev.Replace(nil))
@@ -306,7 +319,7 @@ func (m *Machine) AbortMerge(n uint8) error {
 		return err
 	}
 	d.halt()
-	err = d.port.While(func() error {
+	err = d.port.Alter(func() error {
 		top, err := d.merge.Leave()
 		if err != nil {
 			return err

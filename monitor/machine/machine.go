@@ -101,6 +101,7 @@ type Machine struct {
 	routes  *routes
 	devices []*device
 	disks   []*disk // those of the spec; for one caller at a time
+	nics    []nic   // likewise
 	output  Output
 	hvc     *console.Device // nil: the serial port is the console
 	hvcPort *virtio.Transport

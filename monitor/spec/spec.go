@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"vmctl/monitor/rate"
 	"vmctl/monitor/wire"
 )
 
@@ -30,24 +31,26 @@ const (
 
 // Errors of Validate and Decode, one for each way in which a Spec is wrong.
 var (
-	ErrVCPUs   = errors.New("vcpus must be 1 to 64")
-	ErrMemory  = errors.New("memory must be 16 MiB to 1 TiB, in steps of 4 KiB")
-	ErrCmdline = errors.New("command line is longer than 2047 bytes")
-	ErrBoot    = errors.New("firmware takes no command line")
-	ErrNUL     = errors.New("command line contains a NUL byte")
-	ErrPolicy  = errors.New("policy on reset is not known")
-	ErrConsole = errors.New("console is not known")
-	ErrDisks   = errors.New("more than 17 disks")
-	ErrDiskID  = errors.New("identity of a disk must be at most 20 printable ASCII bytes")
-	ErrFormat  = errors.New("format of a disk is not known")
-	ErrQCOW2   = errors.New("disk of qcow2 must be read-only")
-	ErrBacking = errors.New("a raw disk has no backing files, an overlay has some, nothing has more than 15, overlays come first, and only the last may be raw")
-	ErrOwn     = errors.New("files of a disk's own are behind its overlay, first, and are no qcow2")
-	ErrNICs    = errors.New("more than 8 network cards")
-	ErrMAC     = errors.New("address of a network card must be one station's, and not zero")
-	ErrCID     = errors.New("CID of the guest must be 3 to 4294967294, or 0 for no sockets")
-	ErrBackend = errors.New("disks and network cards must have backends other than 0, each its own")
-	ErrVersion = errors.New("version of the spec is not known")
+	ErrVCPUs     = errors.New("vcpus must be 1 to 64")
+	ErrMemory    = errors.New("memory must be 16 MiB to 1 TiB, in steps of 4 KiB")
+	ErrCmdline   = errors.New("command line is longer than 2047 bytes")
+	ErrBoot      = errors.New("firmware takes no command line")
+	ErrNUL       = errors.New("command line contains a NUL byte")
+	ErrPolicy    = errors.New("policy on reset is not known")
+	ErrConsole   = errors.New("console is not known")
+	ErrDisks     = errors.New("more than 17 disks")
+	ErrDiskID    = errors.New("identity of a disk must be at most 20 printable ASCII bytes")
+	ErrFormat    = errors.New("format of a disk is not known")
+	ErrQCOW2     = errors.New("disk of qcow2 must be read-only")
+	ErrBacking   = errors.New("a raw disk has no backing files, an overlay has some, nothing has more than 15, overlays come first, and only the last may be raw")
+	ErrOwn       = errors.New("files of a disk's own are behind its overlay, first, and are no qcow2")
+	ErrNICs      = errors.New("more than 8 network cards")
+	ErrMAC       = errors.New("address of a network card must be one station's, and not zero")
+	ErrDiskLimit = errors.New("limit of a disk must be 4096 to 2^40 bytes, or 1 to 10^9 requests, in a second, with a burst of a minute at most")
+	ErrNICLimit  = errors.New("limit of a network card must be 4096 to 2^40 bytes, or 1 to 10^9 packets, in a second, with a burst of a minute at most")
+	ErrCID       = errors.New("CID of the guest must be 3 to 4294967294, or 0 for no sockets")
+	ErrBackend   = errors.New("disks and network cards must have backends other than 0, each its own")
+	ErrVersion   = errors.New("version of the spec is not known")
 )
 
 // Policy says what a guest's reset leads to.
@@ -106,11 +109,14 @@ type Disk struct {
 	// Own are the numbers of the backends of the first files of Backing that are the
 	// disk's own: overlays can be merged into them. They have RoleData and are open for
 	// writing. The files behind have RoleBase in the last of the disk's backends.
-	Own []uint32
+	Own   []uint32
+	Limit rate.Limit
 }
 
 func (d *Disk) validate() error {
 	switch {
+	case d.Limit.Validate() != nil:
+		return ErrDiskLimit
 	case len(d.ID) > MaxDiskID || strings.ContainsFunc(d.ID, func(c rune) bool { return c < ' ' || c > '~' }):
 		return ErrDiskID
 	case d.Format > Overlay:
@@ -144,13 +150,17 @@ func (d *Disk) validate() error {
 type NIC struct {
 	Backend uint32 // number of the backend that VM_ATTACH_NIC gave
 	MAC     [6]byte
+	Receive rate.Limit // of what comes to the guest
+	Send    rate.Limit
+	Down    bool // its link
 }
 
 // version is the first byte of the encoding. A field is added by a new version
 // that the reader knows beside the old ones. Version 1 had neither disks nor a choice
 // of console, version 2 no network cards, version 3 no firmware, version 4 no sockets and
-// raw disks alone, version 5 no files of a disk's own.
-const version = 6
+// raw disks alone, version 5 no files of a disk's own, version 6 no limits
+// and no links that are down.
+const version = 7
 
 // Validate checks every limit. errors.Is: the errors of this package.
 func (s *Spec) Validate() error {
@@ -186,6 +196,9 @@ func (s *Spec) Validate() error {
 	for _, n := range s.NICs {
 		if n.MAC[0]&1 != 0 || n.MAC == [6]byte{} {
 			return ErrMAC
+		}
+		if n.Receive.Validate() != nil || n.Send.Validate() != nil {
+			return ErrNICLimit
 		}
 		backends = append(backends, n.Backend)
 	}
@@ -232,6 +245,14 @@ func (s *Spec) Encode(buf []byte) []byte {
 			w.U32(n)
 		}
 	}
+	for _, d := range s.Disks {
+		d.Limit.Encode(w)
+	}
+	for _, n := range s.NICs {
+		n.Receive.Encode(w)
+		n.Send.Encode(w)
+		w.Bool(n.Down)
+	}
 	return w.Bytes()
 }
 
@@ -263,6 +284,17 @@ func Decode(msg []byte) (Spec, error) {
 	if v > 5 {
 		for i := range s.Disks {
 			s.Disks[i].Own = readOwn(r)
+		}
+	}
+	if v > 6 {
+		for i := range s.Disks {
+			s.Disks[i].Limit.Decode(r)
+		}
+		for i := range s.NICs {
+			n := &s.NICs[i]
+			n.Receive.Decode(r)
+			n.Send.Decode(r)
+			n.Down = r.Bool()
 		}
 	}
 	if err := r.Close(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"vmctl/monitor/rate"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/wire"
 )
@@ -30,7 +31,10 @@ func TestSpecComesBack(t *testing.T) {
 	overlay.Disks[0].Format, overlay.Disks[0].Backing = spec.Overlay, []spec.Format{spec.Raw}
 	own := good()
 	own.Disks[0].Format, own.Disks[0].Backing, own.Disks[0].Own = spec.Overlay, []spec.Format{spec.Overlay, spec.QCOW2, spec.Raw}, []uint32{9}
-	for _, want := range []spec.Spec{kernel, firmware, image, overlay, own} {
+	limited := good()
+	limited.Disks[1].Limit = rate.Limit{Bytes: 1 << 20, Ops: 100, Burst: 50}
+	limited.NICs[0].Receive, limited.NICs[0].Send, limited.NICs[0].Down = rate.Limit{Bytes: 1 << 20}, rate.Limit{Ops: 7}, true
+	for _, want := range []spec.Spec{kernel, firmware, image, overlay, own, limited} {
 		got, err := spec.Decode(want.Encode(nil))
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %+v, %v; want %+v", got, err, want)
@@ -57,6 +61,9 @@ func TestBadSpecs(t *testing.T) {
 		{"unknown console", func(s *spec.Spec) { s.Console = 2 }, spec.ErrConsole},
 		{"many disks", func(s *spec.Spec) { s.Disks = make([]spec.Disk, 18) }, spec.ErrDisks},
 		{"disk without a backend", func(s *spec.Spec) { s.Disks[0].Backend = 0 }, spec.ErrBackend},
+		{"disk without speed", func(s *spec.Spec) { s.Disks[0].Limit.Bytes = 1 }, spec.ErrDiskLimit},
+		{"network card with a burst of nothing", func(s *spec.Spec) { s.NICs[0].Receive.Burst = 1 }, spec.ErrNICLimit},
+		{"network card too fast", func(s *spec.Spec) { s.NICs[0].Send.Ops = 1 << 40 }, spec.ErrNICLimit},
 		{"two disks of one backend", func(s *spec.Spec) { s.Disks[1].Backend = 7 }, spec.ErrBackend},
 		{"many network cards", func(s *spec.Spec) { s.NICs = make([]spec.NIC, 9) }, spec.ErrNICs},
 		{"network card without a backend", func(s *spec.Spec) { s.NICs[0].Backend = 0 }, spec.ErrBackend},
@@ -123,14 +130,14 @@ func TestDecodeRefusesOtherBytes(t *testing.T) {
 	if _, err := spec.Decode(msg[:len(msg)-1]); !errors.Is(err, wire.ErrShort) {
 		t.Errorf("cut: %v", err)
 	}
-	msg[0] = 7
+	msg[0] = 8
 	if _, err := spec.Decode(msg); !errors.Is(err, spec.ErrVersion) {
 		t.Errorf("other version: %v", err)
 	}
 }
 
-// Daemons from before there were files of a disk's own, sockets, formats, firmware, network
-// cards, and disks, are still understood.
+// Daemons from before there were limits, files of a disk's own, sockets, formats, firmware,
+// network cards, and disks, are still understood.
 func TestOldVersions(t *testing.T) {
 	s := good()
 	for _, old := range []struct {
@@ -138,10 +145,11 @@ func TestOldVersions(t *testing.T) {
 		lacks   int // bytes, of a spec without what came later
 		bend    func()
 	}{
-		{5, 2, func() {}},
-		{4, 10, func() { s.CID = 0 }},
-		{3, 11, func() { s.Firmware = false }},
-		{2, 12, func() { s.NICs = nil }},
+		{6, 81, func() {}},
+		{5, 83, func() {}},
+		{4, 91, func() { s.CID = 0 }},
+		{3, 92, func() { s.Firmware = false }},
+		{2, 52, func() { s.NICs = nil }},
 		{1, 8, func() { s.Disks, s.Console = nil, spec.Serial }},
 	} {
 		old.bend()

@@ -41,7 +41,7 @@ func restrictions(t *testing.T, writes bool, operations ...uint8) {
 	result := func(change func(*sqe)) int32 {
 		t.Helper()
 		change(r.next())
-		if err := r.Submit(true); err != nil {
+		if err := r.Submit(Forever); err != nil {
 			t.Fatal(err)
 		}
 		_, res, ok := r.Next()

@@ -26,11 +26,13 @@ const (
 
 	featSingleMmap = 1 << 0
 	featNoDrop     = 1 << 1
+	featExtArg     = 1 << 8
 
 	offRings = 0
 	offSQEs  = 0x10000000
 
 	enterGetEvents = 1 << 0
+	enterExtArg    = 1 << 3
 
 	registerFiles        = 2
 	registerWorkers      = 19
@@ -108,6 +110,14 @@ type cqe struct {
 	flags uint32
 }
 
+// wakeUp says when a thread that waits in the ring is woken at the latest.
+type wakeUp struct {
+	mask    uint64
+	maskLen uint32
+	_       uint32
+	after   *unix.Timespec
+}
+
 type restriction struct {
 	kind  uint16
 	value uint8
@@ -160,7 +170,7 @@ func New(entries, completions int, files []int, writes bool) (*Ring, error) {
 
 func (r *Ring) open(p *params, files []int, writes bool) error {
 	unix.CloseOnExec(r.fd)
-	if p.features&featSingleMmap == 0 || p.features&featNoDrop == 0 {
+	if p.features&featSingleMmap == 0 || p.features&featNoDrop == 0 || p.features&featExtArg == 0 {
 		return ErrUnsupported
 	}
 	if err := r.restrict(files, writes); err != nil {
@@ -249,7 +259,7 @@ func (r *Ring) next() *sqe {
 	for full() {
 		// What it cannot take now it can when memory is free again. An error that
 		// lasts is for Submit to tell.
-		if _ = r.enter(0); full() {
+		if _ = r.enter(0, 0); full() {
 			time.Sleep(retryPause)
 		}
 	}
@@ -306,23 +316,32 @@ func (r *Ring) Allocate(tag uint64, file int, mode uint32, off, n uint64) {
 	e.op, e.tag, e.file, e.off, e.addr, e.len = opFallocate, tag, int32(file), off, n, mode
 }
 
-// Submit hands all operations to the kernel, and waits for a completion if wait.
-func (r *Ring) Submit(wait bool) error {
-	if wait {
-		return r.enter(1)
+// Forever is no end of a wait.
+const Forever = time.Duration(1<<63 - 1)
+
+// Submit hands all operations to the kernel, and waits so long for a completion.
+func (r *Ring) Submit(wait time.Duration) error {
+	if wait > 0 {
+		return r.enter(1, wait)
 	}
-	return r.enter(0)
+	return r.enter(0, 0)
 }
 
 // enter may be interrupted, which is no error: the caller looks and comes back.
-func (r *Ring) enter(wait uintptr) error {
+func (r *Ring) enter(completions uintptr, wait time.Duration) error {
 	atomic.StoreUint32(r.sqTail, r.tail)
-	n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(r.unsent), wait, enterGetEvents, 0, 0)
+	flags, arg, size := uintptr(enterGetEvents), unsafe.Pointer(nil), uintptr(0)
+	if completions > 0 && wait != Forever {
+		after := unix.NsecToTimespec(int64(wait))
+		w := wakeUp{after: &after}
+		flags, arg, size = flags|enterExtArg, unsafe.Pointer(&w), unsafe.Sizeof(w)
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(r.unsent), completions, flags, uintptr(arg), size)
 	switch errno {
 	case 0:
 		r.unsent -= uint32(n)
 		return nil
-	case unix.EINTR, unix.EAGAIN, unix.EBUSY:
+	case unix.EINTR, unix.EAGAIN, unix.EBUSY, unix.ETIME:
 		return nil
 	}
 	return os.NewSyscallError("io_uring_enter", errno)

@@ -39,7 +39,7 @@ func wait(t *testing.T, r *uring.Ring, n int) map[uint64]int32 {
 	t.Helper()
 	all := map[uint64]int32{}
 	for len(all) < n {
-		if err := r.Submit(true); err != nil {
+		if err := r.Submit(uring.Forever); err != nil {
 			t.Fatal(err)
 		}
 		for tag, res, ok := r.Next(); ok; tag, res, ok = r.Next() {

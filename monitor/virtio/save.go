@@ -3,6 +3,7 @@
 package virtio
 
 import (
+	"bytes"
 	"errors"
 
 	"vmctl/monitor/wire"
@@ -18,17 +19,22 @@ func (t *Transport) Pause() {
 	t.halt()
 }
 
-// While runs a function while the device has settled what it does, and lets it go on.
-// Processors may run, and wait meanwhile when they touch the device.
-func (t *Transport) While(fn func() error) error {
+// Alter changes a device while it stands still, with all settled that it did, and tells
+// the driver when its configuration is another; what is in the queues waits meanwhile.
+// Processors may run, and wait when they touch the device. It must not be called from what
+// Stop waits for. The error is change's.
+func (t *Transport) Alter(change func() error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.started {
-		return fn()
-	}
+	started := t.started
 	t.halt()
-	err := fn()
-	t.resume()
+	err := change()
+	if started {
+		t.resume()
+	}
+	if config := t.dev.Config(); !bytes.Equal(config, t.config) {
+		t.change(config)
+	}
 	return err
 }
 
@@ -36,12 +42,14 @@ func (t *Transport) While(fn func() error) error {
 func (t *Transport) Resume() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.resume()
+	if t.resume() {
+		t.interrupt(t.configVector.Load(), isrConfig) // of a save it may be another's
+	}
 }
 
-func (t *Transport) resume() {
+func (t *Transport) resume() bool {
 	if t.started || t.status.Load()&statusDriverOK == 0 {
-		return
+		return false
 	}
 	t.start(true)
 	// What came between is not known: both sides look.
@@ -51,6 +59,7 @@ func (t *Transport) resume() {
 			t.interrupt(s.vector.Load(), isrQueue)
 		}
 	}
+	return true
 }
 
 // Save writes what the driver said, and what the device knows. The device is paused. The

@@ -220,7 +220,11 @@ func (t *Transport) Close() error {
 func (t *Transport) Changed() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.config = t.dev.Config()
+	t.change(t.dev.Config())
+}
+
+func (t *Transport) change(config []byte) {
+	t.config = config
 	t.generation++
 	if t.started {
 		t.interrupt(t.configVector.Load(), isrConfig)

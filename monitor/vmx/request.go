@@ -81,6 +81,14 @@ func (m *monitor) handle(request ctl.Message, fds []int) (reply ctl.Message, ref
 		if refused = m.need(ctl.Running); refused == nil {
 			return m.merge(r)
 		}
+	case *ctl.SetDisk:
+		if refused = m.need(ctl.Running); refused == nil {
+			refused = refusal(m.machine.SetDisk(r.Disk, r.Limit))
+		}
+	case *ctl.SetNIC:
+		if refused = m.need(ctl.Running); refused == nil {
+			refused = refusal(m.machine.SetNIC(r.NIC, net.Options{Receive: r.Receive, Send: r.Send, Down: r.Down}))
+		}
 	case *ctl.Shutdown:
 		after = m.shutdown()
 	default:
@@ -237,10 +245,13 @@ var codes = []struct {
 	{spec.ErrBackend, ctl.SpecInvalid},
 	{spec.ErrNICs, ctl.NICInvalid},
 	{spec.ErrMAC, ctl.NICInvalid},
+	{spec.ErrDiskLimit, ctl.DiskInvalid},
+	{spec.ErrNICLimit, ctl.NICInvalid},
 	{spec.ErrCID, ctl.SpecInvalid},
 	{spec.ErrOwn, ctl.BackingInvalid},
 	{machine.ErrDisk, ctl.DiskInvalid},
 	{machine.ErrNoDisk, ctl.DiskInvalid},
+	{machine.ErrNoNIC, ctl.NICInvalid},
 	{machine.ErrReadOnly, ctl.DiskInvalid},
 	{machine.ErrMerging, ctl.StateConflict},
 	{machine.ErrNotOwn, ctl.MergeInvalid},

@@ -19,7 +19,7 @@ var table = importTable{
 		{"daemon/auth/peer", nil, "a question to the kernel, and nothing of ours"},
 		{"daemon/kern/...", []string{"abi", "daemon/api", "daemon/vm"}, "the only way to the module; it satisfies the model's interfaces in the model's types"},
 		{"daemon/kern/kerntest", []string{"abi", "daemon/api", "daemon/vm", "daemon/kern"}, "the fake kernel"},
-		{"daemon/launch/...", []string{"daemon/api", "daemon/vm", "daemon/launch", "monitor/ctl", "monitor/spec", "monitor/wire"}, "it speaks vmx's control protocol, and satisfies the model's interfaces"},
+		{"daemon/launch/...", []string{"daemon/api", "daemon/vm", "daemon/launch", "monitor/ctl", "monitor/rate", "monitor/spec", "monitor/wire"}, "it speaks vmx's control protocol, and satisfies the model's interfaces"},
 		{"daemon/launch/launchtest", []string{"abi", "daemon/api", "daemon/vm", "daemon/launch", "daemon/kern/kerntest", "monitor/ctl", "monitor/spec", "monitor/wire", "monitor/console/proto"}, "a stub of vmx that speaks its real protocols"},
 		{"daemon/network", []string{"daemon/api"}, "taps and bridges, without VMs; it satisfies the model's interface"},
 		{"daemon/store", []string{"daemon/api", "daemon/task", "daemon/vm", "daemon/event"}, "it keeps what the model, the tasks and the journal hand it"},
@@ -28,8 +28,9 @@ var table = importTable{
 		{"daemon/vmctld", []string{"daemon/...", "abi", "frontdoor/sign"}, "main wires everything, the check of signatures too"},
 
 		{"monitor/wire", nil, "the codec of the sockets"},
-		{"monitor/spec", []string{"monitor/wire"}, "launch imports it: it must stay small"},
-		{"monitor/ctl", []string{"abi", "monitor/wire", "monitor/spec"}, "launch imports it: it must stay small"},
+		{"monitor/rate", []string{"monitor/wire"}, "likewise: limits are a part of the spec"},
+		{"monitor/spec", []string{"monitor/rate", "monitor/wire"}, "launch imports it: it must stay small"},
+		{"monitor/ctl", []string{"abi", "monitor/rate", "monitor/wire", "monitor/spec"}, "launch imports it: it must stay small"},
 		{"monitor/console/proto", []string{"monitor/wire"}, "front door and CLI import it: it must stay small"},
 		{"monitor/...", []string{"abi", "monitor/..."}, "vmx holds descriptors of /dev/vmm and nothing of the daemon"},
 
@@ -45,7 +46,7 @@ var table = importTable{
 		{"tools/abigen/...", []string{"tools/abigen/..."}, "it makes abi and cannot need it"},
 		{"tools/bench/...", []string{"abi", "daemon/client", "daemon/api", "monitor/ctl", "monitor/spec", "monitor/console/proto", "tools/bench/..."}, "it measures through the doors that users have, and vmx as vmctld starts it"},
 
-		{"tests/...", []string{"abi", "daemon/client", "daemon/api", "daemon/kern/...", "monitor/ctl", "monitor/spec", "monitor/console/proto", "tools/run/chain", "tests/..."}, "what spans parts"},
+		{"tests/...", []string{"abi", "daemon/client", "daemon/api", "daemon/kern/...", "monitor/ctl", "monitor/rate", "monitor/spec", "monitor/console/proto", "tools/run/chain", "tests/..."}, "what spans parts"},
 	},
 	testEdges: []edges{
 		{"daemon/...", []string{"daemon/...", "monitor/console/proto", "tests/vmtest/..."}, "a test may put parts of its side together, and look at a console"},

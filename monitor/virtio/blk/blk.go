@@ -11,9 +11,11 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"vmctl/monitor/rate"
 	"vmctl/monitor/virtio"
 	"vmctl/monitor/wire"
 )
@@ -76,6 +78,7 @@ type Options struct {
 	ReadOnly bool
 	ID       string // what the guest sees as its serial number, 20 bytes at the most
 	Queues   int    // 1 to MaxQueues
+	Limit    rate.Limit
 }
 
 // Image is a disk that is no raw file. Its methods may be called side by side.
@@ -106,6 +109,7 @@ type Device struct {
 	opt     Options
 	sectors uint64
 	through bool // writes go through to the medium
+	limit   *rate.Bucket
 	engine  engine
 }
 
@@ -121,6 +125,7 @@ type engine interface {
 // ErrReadOnly.
 func Open(f *os.File, o Options) (*Device, error) {
 	d := &Device{file: f, opt: o}
+	d.SetLimit(o.Limit)
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -130,6 +135,7 @@ func Open(f *os.File, o Options) (*Device, error) {
 // OpenImage makes a disk of an image, which it takes over. errors.Is: ErrFile, ErrReadOnly.
 func OpenImage(i Image, o Options) (*Device, error) {
 	d := &Device{image: i, opt: o, sectors: uint64(i.Size()) / sector}
+	d.SetLimit(o.Limit)
 	d.opt.Queues = min(max(o.Queues, 1), MaxQueues)
 	if !o.ReadOnly {
 		d.medium, _ = i.(Writable)
@@ -259,6 +265,11 @@ func (d *Device) Config() []byte {
 	}
 	return b
 }
+
+// SetLimit bounds the requests of all queues together, and the bytes that they read and
+// write. The device is not started. What is over the limit stays in the queues, so that
+// nothing but what is under way has to be settled, reset or saved.
+func (d *Device) SetLimit(l rate.Limit) { d.limit = rate.NewBucket(l, time.Now) }
 
 // Start serves the queues. Without a driver that flushes, every write is on the
 // medium when it is done.

@@ -109,6 +109,14 @@ func (d *Device) parse(r *request) bool {
 	return true
 }
 
+// bytes is what a limit counts: data, and not what is made zeros or discarded.
+func (r *request) bytes() uint64 {
+	if r.do == actRead || r.do == actWrite {
+		return r.size
+	}
+	return 0
+}
+
 // within reports whether there are so many bytes from a sector on.
 func (d *Device) within(first, bytes uint64) bool {
 	return bytes%sector == 0 && first <= d.sectors && bytes/sector <= d.sectors-first

@@ -41,6 +41,7 @@ type rings struct {
 	armed  []bool     // whether the ring waits for a bell
 	live   []*request // under way; the kernel has addresses in them
 	idle   []int      // places in live that are free
+	first  int        // of the queues, to look at first
 }
 
 // newRings fails where the host refuses rings, or has not what they need.
@@ -80,7 +81,7 @@ func (e *rings) start(queues []*virtio.Queue) {
 func (e *rings) stop() {
 	<-e.ended
 	if e.image != nil {
-		e.image.stop()
+		e.image.settle()
 	}
 }
 
@@ -101,8 +102,11 @@ func (e *rings) close() error {
 func (e *rings) serve(queues []*virtio.Queue) {
 	for {
 		e.reap()
-		stopping, sleep := true, true
-		for i, q := range queues {
+		stopping, sleep := true, uring.Forever
+		e.first = (e.first + 1) % len(queues) // or one would have all that a limit allows
+		for i := range queues {
+			i = (e.first + i) % len(queues)
+			q := queues[i]
 			if !e.armed[i] {
 				e.armed[i] = true
 				e.ring.Count(uint64(i), theDisk+1+i, &e.counts[i])
@@ -114,7 +118,11 @@ func (e *rings) serve(queues []*virtio.Queue) {
 			e.take(q)
 			q.Signal()
 			stopping = stopping && q.Stopping()
-			sleep = q.Arm() && sleep
+			if d := e.d.limit.Delay(); d > 0 && !q.Over() {
+				sleep = min(sleep, d) // whether there is more or not, it is looked at then
+			} else if !q.Arm() {
+				sleep = 0
+			}
 		}
 		if stopping && len(e.live) == len(e.idle) {
 			return
@@ -130,13 +138,19 @@ func (e *rings) serve(queues []*virtio.Queue) {
 	}
 }
 
-// take begins what is new on a queue.
+// take begins what is new on a queue, as far as the limit goes.
 func (e *rings) take(q *virtio.Queue) {
-	for r := e.pool.get(q); r != nil; r = e.pool.get(q) {
-		switch {
-		case !e.d.parse(r):
+	for e.d.limit.Delay() == 0 {
+		r := e.pool.get(q)
+		if r == nil {
+			return
+		}
+		if !e.d.parse(r) {
 			e.pool.put(r)
 			return
+		}
+		e.d.limit.Take(r.bytes())
+		switch {
 		case r.do == actNothing:
 			e.finish(r)
 		case e.d.image != nil:

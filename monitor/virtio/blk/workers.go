@@ -5,6 +5,7 @@ package blk
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,7 @@ type workers struct {
 	readers sync.WaitGroup // one for each queue
 	pending sync.WaitGroup // requests
 	ended   sync.WaitGroup
+	halt    chan struct{} // closed by stop
 }
 
 func newWorkers(d *Device) *workers {
@@ -33,6 +35,7 @@ func newWorkers(d *Device) *workers {
 }
 
 func (w *workers) start(queues []*virtio.Queue) {
+	w.halt = make(chan struct{})
 	for _, q := range queues {
 		if q != nil {
 			w.readers.Go(func() { w.read(q) })
@@ -41,9 +44,13 @@ func (w *workers) start(queues []*virtio.Queue) {
 }
 
 func (w *workers) stop() {
+	close(w.halt)
 	w.readers.Wait()
-	w.pending.Wait()
+	w.settle()
 }
+
+// settle returns when all is done that the workers were given.
+func (w *workers) settle() { w.pending.Wait() }
 
 func (w *workers) close() error {
 	close(w.todo)
@@ -56,11 +63,16 @@ func (w *workers) read(q *virtio.Queue) {
 	var free pool
 	for {
 		q.Disarm()
-		for r := free.get(q); r != nil; r = free.get(q) {
+		for w.mayBegin() {
+			r := free.get(q)
+			if r == nil {
+				break
+			}
 			if !w.d.parse(r) {
 				free.put(r)
 				break
 			}
+			w.d.limit.Take(r.bytes())
 			w.do(r)
 		}
 		if q.Arm() && !q.Wait() {
@@ -73,6 +85,23 @@ func (w *workers) read(q *virtio.Queue) {
 func (w *workers) do(r *request) {
 	w.pending.Add(1)
 	w.todo <- r
+}
+
+// mayBegin waits until the limit allows for a request. It reports false when the device
+// is being stopped.
+func (w *workers) mayBegin() bool {
+	d := w.d.limit.Delay()
+	if d == 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-w.halt:
+		return false
+	}
 }
 
 func (w *workers) work() {

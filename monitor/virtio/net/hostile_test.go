@@ -5,7 +5,6 @@
 package net
 
 import (
-	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +25,6 @@ func FuzzHostile(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		virtiotest.Hostile(t, bare{&own{tap: os.NewFile(uintptr(pair[0]), "tap")}}, program)
+		virtiotest.Hostile(t, newBare(pair[0], Options{}), program)
 	})
 }

@@ -6,12 +6,14 @@
 package net
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
 
 	"vmctl/monitor/mem"
+	"vmctl/monitor/rate"
 	"vmctl/monitor/virtio"
 )
 
@@ -37,9 +39,18 @@ const (
 	featureHostTSO6      = 1 << 12
 	featureHostECN       = 1 << 13
 	featureMergeable     = 1 << 15
+	featureStatus        = 1 << 16
 
 	features = featureChecksum | featureGuestChecksum | featureMAC | featureGuestTSO4 | featureGuestTSO6 | featureGuestECN |
-		featureHostTSO4 | featureHostTSO6 | featureHostECN | featureMergeable
+		featureHostTSO4 | featureHostTSO6 | featureHostECN | featureMergeable | featureStatus
+)
+
+// Fields of the configuration (5.1.4).
+const (
+	cfgStatus = 6
+	cfgSize   = 8
+
+	statusLinkUp = 1 << 0
 )
 
 // HeaderSize is what stands before each packet on the tap, in bytes: struct
@@ -49,34 +60,40 @@ const HeaderSize = 12
 // ErrTap is a file that is no tap with IFF_VNET_HDR.
 var ErrTap = errors.New("network card's file is no tap with headers")
 
+// Options say how a network card is.
+type Options struct {
+	Receive, Send rate.Limit // of the guest
+	Down          bool       // its link: nothing goes through, and the guest sees that
+}
+
 // Device is a network card.
 type Device struct {
 	fd     int      // of the tap: os.File.Fd would let it block
 	tap    *os.File // owns it
 	mac    [6]byte
-	engine engine
+	down   bool
+	own    own
+	kernel *kernel // or nil: the host gave none
+	engine engine  // that of them that moves the packets
 }
 
 // engine moves the packets.
 type engine interface {
-	// attach is called once and first, with the bells of the queues.
-	attach(bells []int) error
 	start(features uint64, receive, send *virtio.Queue) error
 	// stop returns when guest memory is touched no more. The queues are over.
 	stop()
-	close() error
 }
 
 // Open makes a network card of a tap, and of a vhost if that is not negative. It takes
 // the descriptors over. errors.Is: ErrTap.
-func Open(tap, vhost int, mac [6]byte, memory *mem.Memory) (*Device, error) {
+func Open(tap, vhost int, mac [6]byte, memory *mem.Memory, o Options) (*Device, error) {
 	nonblocking := unix.SetNonblock(tap, true) // os.NewFile looks whether it is
 	d := &Device{fd: tap, tap: os.NewFile(uintptr(tap), "tap"), mac: mac}
-	if vhost < 0 {
-		d.engine = &own{tap: d.tap}
-	} else {
-		d.engine = &kernel{tap: tap, vhost: vhost, memory: memory}
+	d.own.tap = d.tap
+	if vhost >= 0 {
+		d.kernel = &kernel{tap: tap, vhost: vhost, memory: memory}
 	}
+	d.Set(o)
 	if err := errors.Join(nonblocking, d.check()); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -92,16 +109,42 @@ func (d *Device) check() error {
 	return nil
 }
 
-// Attach readies the engine.
-func (d *Device) Attach(bells []int) error { return d.engine.attach(bells) }
+// Set changes the options. The device is not started. A vhost counts nothing and drops
+// nothing, and the host's own means to do so differ from kernel to kernel: packets that
+// are counted or dropped go through the monitor, and all others again by the vhost.
+func (d *Device) Set(o Options) {
+	d.down = o.Down
+	d.own.limit(o)
+	d.engine = &d.own
+	if d.kernel != nil && !o.Down && o.Receive.None() && o.Send.None() {
+		d.engine = d.kernel
+	}
+}
+
+// Attach readies the engines.
+func (d *Device) Attach(bells []int) error {
+	if d.kernel != nil {
+		if err := d.kernel.attach(bells); err != nil {
+			return err
+		}
+	}
+	return d.own.attach(bells)
+}
 
 // Kind is what the driver finds.
 func (*Device) Kind() virtio.Kind {
 	return virtio.Kind{Type: deviceType, Class: class, Features: features, Queues: numQueues, Size: queueSize}
 }
 
-// Config is the address.
-func (d *Device) Config() []byte { return d.mac[:] }
+// Config is the address, and whether the link is up.
+func (d *Device) Config() []byte {
+	b := make([]byte, cfgSize)
+	copy(b, d.mac[:])
+	if !d.down {
+		binary.LittleEndian.PutUint16(b[cfgStatus:], statusLinkUp)
+	}
+	return b
+}
 
 // Start lets packets flow, once both queues are there.
 func (d *Device) Start(features uint64, queues []*virtio.Queue) {
@@ -143,4 +186,10 @@ func (d *Device) offload(features uint64) error {
 func (d *Device) Stop() { d.engine.stop() }
 
 // Close lets go of the files.
-func (d *Device) Close() error { return errors.Join(d.engine.close(), d.tap.Close()) }
+func (d *Device) Close() error {
+	var err error
+	if d.kernel != nil {
+		err = d.kernel.close()
+	}
+	return errors.Join(err, d.tap.Close())
+}

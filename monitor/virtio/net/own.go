@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmctl/monitor/rate"
 	"vmctl/monitor/virtio"
 )
 
@@ -35,11 +36,20 @@ const (
 	bufferCount = 10 // where num_buffers is in the header: virtio 1.2, 5.1.6
 )
 
-// own moves packets by a goroutine for each direction.
+// own moves packets by a goroutine for each direction, as fast as limits allow, or drops
+// them.
 type own struct {
 	tap  *os.File
 	conn syscall.RawConn
 	work sync.WaitGroup
+	halt chan struct{} // closed by stop
+
+	receiving, sending *rate.Bucket
+	down               bool
+}
+
+func (o *own) limit(opt Options) {
+	o.receiving, o.sending, o.down = rate.NewBucket(opt.Receive, time.Now), rate.NewBucket(opt.Send, time.Now), opt.Down
 }
 
 func (o *own) attach([]int) (err error) {
@@ -51,6 +61,12 @@ func (o *own) start(features uint64, receive, send *virtio.Queue) error {
 	if err := o.tap.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
+	o.halt = make(chan struct{})
+	if o.down {
+		o.work.Go(o.drain)
+		o.work.Go(func() { o.send(send) })
+		return nil
+	}
 	r := &receiver{own: o, q: receive, need: plainFrame, mergeable: features&featureMergeable != 0}
 	if features&(featureGuestTSO4|featureGuestTSO6) != 0 {
 		r.need = maxFrame
@@ -61,13 +77,38 @@ func (o *own) start(features uint64, receive, send *virtio.Queue) error {
 }
 
 func (o *own) stop() {
+	if o.halt != nil { // it is nil when a driver set up one queue only
+		close(o.halt)
+	}
 	// It fails for who is closed, and then nobody waits.
 	_ = o.tap.SetDeadline(time.Unix(1, 0))
 	o.work.Wait()
+	o.halt = nil
 }
 
-// close has nothing of its own.
-func (*own) close() error { return nil }
+// wait sleeps until a limit allows for the next packet. It reports false when the device
+// is being stopped.
+func (o *own) wait(delay time.Duration) bool {
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-o.halt:
+		return false
+	}
+}
+
+// drain loses what comes for a guest whose link is down: what waited in the tap would be
+// stale when it is up again.
+func (o *own) drain() {
+	lost := [][]byte{make([]byte, maxFrame)}
+	for {
+		if _, err := o.read(lost, true); err != nil {
+			return
+		}
+	}
+}
 
 // send hands what comes on a queue to the tap. What the tap does not take is lost,
 // as on any wire.
@@ -75,12 +116,23 @@ func (o *own) send(q *virtio.Queue) {
 	var c virtio.Chain
 	for {
 		q.Disarm()
-		for n := 0; q.Pop(&c); n++ {
+		for n := 0; ; n++ {
+			if d := o.sending.Delay(); d > 0 {
+				if q.Signal(); !o.wait(d) {
+					break
+				}
+			}
+			if !q.Pop(&c) {
+				break
+			}
 			if len(c.Write) > 0 || len(c.Read) > maxVec || c.ReadLen() < HeaderSize || c.ReadLen() > maxSend {
 				q.Fail(virtio.ErrRequest)
 				break
 			}
-			o.write(c.Read)
+			if !o.down {
+				o.sending.Take(c.ReadLen() - HeaderSize)
+				o.write(c.Read)
+			}
 			q.Push(c.Head, 0)
 			if n%batch == batch-1 {
 				q.Signal()
@@ -175,11 +227,17 @@ func (r *receiver) gather(c *virtio.Chain) {
 // receive reads packets until there is none, and waits for the first.
 func (r *receiver) receive() error {
 	for n := 0; ; n++ {
-		got, err := r.read(n == 0)
+		if d := r.receiving.Delay(); d > 0 {
+			if r.q.Signal(); !r.wait(d) {
+				return os.ErrClosed
+			}
+		}
+		got, err := r.read(r.vec, n == 0)
 		if err != nil || got == 0 {
 			r.q.Signal()
 			return err
 		}
+		r.receiving.Take(uint64(max(got-HeaderSize, 0)))
 		if got <= r.room {
 			r.deliver(got)
 		}
@@ -194,10 +252,10 @@ func (r *receiver) receive() error {
 }
 
 // read reads a packet. 0: there is none.
-func (r *receiver) read(wait bool) (n int, err error) {
+func (o *own) read(vec [][]byte, wait bool) (n int, err error) {
 	var failed error
-	err = r.conn.Read(func(fd uintptr) bool {
-		n, failed = unix.Preadv2(int(fd), r.vec, here, 0)
+	err = o.conn.Read(func(fd uintptr) bool {
+		n, failed = unix.Preadv2(int(fd), vec, here, 0)
 		return failed != unix.EAGAIN || !wait
 	})
 	if err != nil {

@@ -39,6 +39,7 @@ const (
 type Driver struct {
 	t      testing.TB
 	dev    *virtio.Transport
+	behind virtio.Device
 	memory bus.Space
 	ram    []byte
 	queues []*queue
@@ -61,7 +62,7 @@ type queue struct {
 func New(t testing.TB, dev virtio.Device, without uint64) *Driver {
 	t.Helper()
 	n := dev.Kind().Queues
-	d := &Driver{t: t, ram: make([]byte, n*perQueue)}
+	d := &Driver{t: t, behind: dev, ram: make([]byte, n*perQueue)}
 	m := mem.Over(d.ram)
 	for i := range n {
 		q := &queue{base: uint64(i * perQueue), raised: make(chan struct{}, 1)}
@@ -132,11 +133,14 @@ func (d *Driver) Send(vector int) {
 	d.changes++
 }
 
-// While runs a function while the device is settled.
-func (d *Driver) While(fn func() error) error { return d.dev.While(fn) }
-
 // Changed lets the transport say that the configuration changed.
 func (d *Driver) Changed() { d.dev.Changed() }
+
+// Device is what New was given.
+func (d *Driver) Device() virtio.Device { return d.behind }
+
+// Alter changes the device as its owner does.
+func (d *Driver) Alter(change func() error) error { return d.dev.Alter(change) }
 
 // Changes is how often the driver heard of that.
 func (d *Driver) Changes() int {
