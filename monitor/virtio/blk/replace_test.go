@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"testing"
 
@@ -49,7 +48,7 @@ func TestReplace(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			f, err := os.Create(path + strconv.Itoa(rounds))
+			f, err := os.CreateTemp(t.TempDir(), "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -57,13 +56,13 @@ func TestReplace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := d.While(func() error { return dev.Replace(top) }); err != nil {
+			if err := d.Alter(func() error { return dev.Replace(top) }); err != nil {
 				t.Error(err)
 			}
 		}
 		merge := func(raw bool) {
 			var m *overlay.Merge
-			err := d.While(func() (err error) {
+			err := d.Alter(func() (err error) {
 				if m, err = overlay.NewMerge(dev.Image().(*overlay.Disk)); err != nil {
 					return err
 				}
@@ -75,7 +74,7 @@ func TestReplace(t *testing.T) {
 			if err := m.Run(); err != nil {
 				t.Error(err)
 			}
-			err = d.While(func() error {
+			err = d.Alter(func() error {
 				low, err := m.Finish()
 				if err != nil || raw {
 					return dev.Replace(nil)
