@@ -6,8 +6,8 @@
 // A machine that is entered at its kernel is of ACPI's "hardware-reduced" kind: no
 // power management block, no PM timer, no SCI. Linux then leaves out the 8259 and the
 // 8254 with their probes and calibration loops, each of whose accesses would be an
-// exit. Power off goes through the sleep control register, the power button through
-// an interrupt of its own (a "generic event device").
+// exit. Power off goes through the sleep control register; the power button, and what
+// else happens to the machine, through the interrupt of a "generic event device".
 //
 // A machine that firmware boots is a PC: the firmware uses the 8259, and a system that
 // did not know of it would get its interrupts. Power off and the power button go
@@ -17,6 +17,7 @@ package acpi
 import (
 	"encoding/binary"
 	"errors"
+	"math/bits"
 
 	"vmctl/monitor/legacy"
 	"vmctl/monitor/pci"
@@ -28,13 +29,15 @@ const (
 	Base = 0xe0000 // of the RSDP; the other tables follow
 	End  = 0x100000
 
-	// Room is enough for the tables of any machine, in bytes.
+	// Room is enough for the tables of any machine, in bytes, and for a page behind
+	// them with what the machine tells by changing it.
 	Room = 64 << 10
+	page = 4096
 
 	LocalAPIC = 0xfee00000
 	IOAPIC    = 0xfec00000
 
-	// EventLine is the interrupt of the power button: an edge, or the level of a PC's SCI.
+	// EventLine is the level of a PC's SCI, and of a generic event device.
 	EventLine = 9
 
 	maxCPUs = 254 // with an xAPIC id
@@ -59,7 +62,9 @@ const (
 // Tables are all tables of one machine, by signature. FACS is a PC's.
 type Tables struct {
 	RSDP, XSDT, FADT, MADT, MCFG, DSDT, FACS []byte
-	at                                       map[string]uint64
+	// Generation is where the guest finds the 16 bytes of the machine's generation.
+	Generation uint64
+	at         map[string]uint64
 }
 
 // New makes the tables of a machine with that many processors, for Room bytes from
@@ -68,7 +73,8 @@ func New(kind Kind, cpus uint32, base uint64) (*Tables, error) {
 	if cpus < 1 || cpus > maxCPUs {
 		return nil, ErrCPUs
 	}
-	t := &Tables{DSDT: dsdt(kind), MADT: madt(kind, cpus), MCFG: mcfg()}
+	t := &Tables{Generation: base + Room - page, MADT: madt(kind, cpus), MCFG: mcfg()}
+	t.DSDT = dsdt(kind, uint32(t.Generation))
 	next := base + 64 // behind the RSDP
 	place := func(table []byte) uint64 {
 		at := next
@@ -193,13 +199,16 @@ func fadt(kind Kind, dsdt, facs uint64) []byte {
 		order.PutUint16(at(46), EventLine)
 		order.PutUint32(at(56), legacy.PMEvents)
 		order.PutUint32(at(64), legacy.PMControl)
-		at(88)[0], at(89)[0] = legacy.PMEventsLen, legacy.PMRegisters-legacy.PMEventsLen
+		at(88)[0], at(89)[0] = legacy.PMEventsLen, legacy.PMControlLen
+		order.PutUint32(at(80), legacy.GPEStatus)
+		at(92)[0] = legacy.GPELen
 		order.PutUint16(at(96), noC2)
 		order.PutUint16(at(98), noC3)
 		order.PutUint32(at(112), always|fadtHalt)
 		order.PutUint64(at(132), facs)
 		copy(at(148), ioRegister(legacy.PMEvents, legacy.PMEventsLen))
-		copy(at(172), ioRegister(legacy.PMControl, legacy.PMRegisters-legacy.PMEventsLen))
+		copy(at(172), ioRegister(legacy.PMControl, legacy.PMControlLen))
+		copy(at(220), ioRegister(legacy.GPEStatus, legacy.GPELen))
 	}
 	copy(at(268), "VMCTL")
 	return table("FACP", 6, b)
@@ -259,7 +268,8 @@ func mcfg() []byte {
 	return table("MCFG", 1, order.AppendUint32(b, 0))
 }
 
-func dsdt(kind Kind) []byte {
+// dsdt describes the devices. The generation's address is below 4 GiB, as all of ours.
+func dsdt(kind Kind, generation uint32) []byte {
 	serial := device("COM1",
 		named("_HID", eisaID("PNP0501")), named("_UID", integer(1)),
 		named("_CRS", resources(ports(legacy.COM1, legacy.UARTRegisters), edge(legacy.COM1Line))))
@@ -277,16 +287,45 @@ func dsdt(kind Kind) []byte {
 		named("_HID", eisaID("PNP0C02")), named("_UID", integer(0)),
 		named("_CRS", resources(reserved(pci.ECAMBase, pci.ECAMSize))))
 	button := device("PWRB", named("_HID", eisaID("PNP0C0C")), named("_UID", integer(0)))
-	const pressed = 0x80
-	events := device("GED0",
-		named("_HID", text("ACPI0013")), named("_UID", integer(0)),
-		named("_CRS", resources(edge(EventLine))),
-		method("_EVT", 1, notify(name("PWRB"), pressed)))
-	devices := [][]byte{board, bridge, serial, clock, panicked}
+	// As Microsoft's paper "Virtual Machine Generation ID" of 2012 wants it.
+	counter := device("VGEN",
+		named("_HID", text("VMCT0001")), named("_CID", text("VM_Gen_Counter")), named("_DDN", text("VM_Gen_Counter")),
+		named("ADDR", pkg(integer(generation), integer(0))))
+	devices := [][]byte{board, bridge, serial, clock, panicked, counter}
+	off := named("_S5_", pkg(integer(legacy.SleepTypeOff), integer(0), integer(0), integer(0)))
 	if kind == Reduced {
-		devices = append(devices, button, events)
+		devices = append(devices, button, eventDevice())
+		return table("DSDT", 2, join(scope(root("_SB_"), devices...), off))
 	}
-	return table("DSDT", 2, join(
-		scope(root("_SB_"), devices...),
-		named("_S5_", pkg(integer(legacy.SleepTypeOff), integer(0), integer(0), integer(0)))))
+	return table("DSDT", 2, join(scope(root("_SB_"), devices...), generalEvents(), off))
+}
+
+// What a notification says.
+const (
+	buttonPressed     = 0x80
+	generationChanged = 0x80
+)
+
+// eventDevice tells the system of a hardware-reduced machine what happened, by what it
+// finds in the register of general-purpose events.
+func eventDevice() []byte {
+	happened := func(e legacy.Event, do ...[]byte) []byte { return when(and(local(0), integer(uint32(e))), do...) }
+	return device("GED0",
+		named("_HID", text("ACPI0013")), named("_UID", integer(0)),
+		named("_CRS", resources(level(EventLine))),
+		portRegion("GPE0", legacy.GPEStatus, 1), field("GPE0", unit{"GPES", 8}),
+		method("_EVT", 1,
+			store(name("GPES"), local(0)),
+			store(local(0), name("GPES")), // clears what it was
+			happened(legacy.EventButton, notify(name("PWRB"), buttonPressed)),
+			happened(legacy.EventGeneration, notify(name("VGEN"), generationChanged))))
+}
+
+// generalEvents are a PC's: the system finds in the register what happened.
+func generalEvents() []byte {
+	on := func(e legacy.Event, do ...[]byte) []byte {
+		return method("_E0"+string('0'+rune(bits.TrailingZeros8(uint8(e)))), 0, do...)
+	}
+	return scope(root("_GPE"),
+		on(legacy.EventGeneration, notify(from("_SB_", "VGEN"), generationChanged)))
 }

@@ -85,6 +85,9 @@ func TestTablesAreWhereTheyPoint(t *testing.T) {
 				t.Errorf("found %.4s where %s should be", b, want)
 			}
 		}
+		if mine := ram[tables(t, kind, 254).Generation-acpi.Base:]; len(mine) != 4096 || !bytes.Equal(mine, make([]byte, 4096)) {
+			t.Errorf("%d bytes behind the tables, not a page that is free", len(mine))
+		}
 	}
 }
 

@@ -13,6 +13,9 @@ func name(s string) []byte { return []byte(s) }
 // root encodes a name segment at the root of the name space.
 func root(s string) []byte { return append([]byte{'\\'}, s...) }
 
+// from encodes a name of two segments, from the root on.
+func from(scope, s string) []byte { return join([]byte{'\\', 0x2e}, name(scope), name(s)) }
+
 // join puts terms one behind the other.
 func join(terms ...[]byte) []byte {
 	var out []byte
@@ -69,6 +72,41 @@ func integer(v uint32) []byte {
 	}
 }
 
+// local is a variable of the method.
+func local(n byte) []byte { return []byte{0x60 + n} }
+
+func store(value, to []byte) []byte { return join([]byte{0x70}, value, to) }
+
+func and(a, b []byte) []byte { return join([]byte{0x7b}, a, b, []byte{0}) }
+
+// when encodes If, without Else.
+func when(condition []byte, body ...[]byte) []byte {
+	inner := join(condition, join(body...))
+	return join([]byte{0xa0}, pkgLength(len(inner)), inner)
+}
+
+// portRegion makes n I/O ports known by a name.
+func portRegion(id string, base uint16, n byte) []byte {
+	const systemIO = 1
+	return join([]byte{0x5b, 0x80}, name(id), []byte{systemIO}, integer(uint32(base)), integer(uint32(n)))
+}
+
+// unit is a field of a region: its name and its bits, 63 at most.
+type unit struct {
+	id   string
+	bits byte
+}
+
+// field names what is in a region, which is accessed as wide as its first unit is.
+func field(region string, units ...unit) []byte {
+	access := map[byte]byte{8: 1, 16: 2, 32: 3}[units[0].bits]
+	inner := join(name(region), []byte{access})
+	for _, u := range units {
+		inner = join(inner, name(u.id), []byte{u.bits})
+	}
+	return join([]byte{0x5b, 0x81}, pkgLength(len(inner)), inner)
+}
+
 func text(s string) []byte { return join([]byte{0x0d}, []byte(s), []byte{0}) }
 
 func pkg(elements ...[]byte) []byte {
@@ -106,8 +144,16 @@ func ports(base uint16, n byte) []byte {
 
 // edge is the resource of an interrupt: edge triggered, active high, exclusive.
 func edge(line uint32) []byte {
-	const consumer, edgeTriggered = 1 << 0, 1 << 1
-	return binary.LittleEndian.AppendUint32([]byte{0x89, 6, 0, consumer | edgeTriggered, 1}, line)
+	const edgeTriggered = 1 << 1
+	return interrupt(edgeTriggered, line)
+}
+
+// level is the other kind.
+func level(line uint32) []byte { return interrupt(0, line) }
+
+func interrupt(flags byte, line uint32) []byte {
+	const consumer = 1 << 0
+	return binary.LittleEndian.AppendUint32([]byte{0x89, 6, 0, consumer | flags, 1}, line)
 }
 
 // reserved is the resource of memory that is nobody else's.

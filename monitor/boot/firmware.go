@@ -74,6 +74,9 @@ func (f *Firmware) Config() []legacy.FWFile { return f.config }
 // Check has nothing left to look at.
 func (f *Firmware) Check(*mem.Memory) error { return nil }
 
+// Generation is where the generation of the machine goes: see acpi.Tables.
+func (f *Firmware) Generation() uint64 { return f.tables.Generation }
+
 // Load puts firmware and tables into memory. errors.Is: ErrCutKernel when the file has
 // shrunk, and those of the file.
 func (f *Firmware) Load(m *mem.Memory) (Entry, error) {

@@ -61,6 +61,9 @@ func (im *Image) Check(m *mem.Memory) error {
 	return err
 }
 
+// Generation is where the generation of the machine goes: see acpi.Tables.
+func (im *Image) Generation() uint64 { return im.Tables.Generation }
+
 // initrdAddr is as high as memory and the kernel allow, on a page; the kernel
 // needs what is below.
 func (im *Image) initrdAddr(m *mem.Memory) (uint64, error) {

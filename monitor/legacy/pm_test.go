@@ -79,20 +79,61 @@ func TestSleepOfAPC(t *testing.T) {
 	}
 }
 
-// The line is up when the button is pressed and enabled, whatever was done before.
+// What happens to a machine is in its general-purpose events until the guest took it.
+func TestEvents(t *testing.T) {
+	for _, reduced := range []bool{false, true} {
+		p := newPM(t)
+		p.Reduced = reduced
+		p.Raise(legacy.EventGeneration)
+		if p.up != reduced {
+			t.Errorf("reduced %v: line %v before it is enabled", reduced, p.up)
+		}
+		const enabled = 0xff00
+		p.write(legacy.GPEStatus, enabled)
+		if !p.up || p.read(legacy.GPEStatus) != enabled|uint16(legacy.EventGeneration) {
+			t.Errorf("reduced %v: line %v, registers %#x", reduced, p.up, p.read(legacy.GPEStatus))
+		}
+		p.write(legacy.GPEStatus, enabled|uint16(legacy.EventGeneration))
+		if p.up || p.read(legacy.GPEStatus) != enabled {
+			t.Errorf("reduced %v: not cleared", reduced)
+		}
+		p.Raise(legacy.EventGeneration)
+		if p.Reset(); p.up || p.read(legacy.GPEStatus) != 0 {
+			t.Errorf("reduced %v: a reset leaves something", reduced)
+		}
+	}
+}
+
+// The button of a reduced machine is one of them.
+func TestPowerButtonOfAReducedMachine(t *testing.T) {
+	p := newPM(t)
+	p.Reduced = true
+	if p.Press(); !p.up || p.read(legacy.GPEStatus) != uint16(legacy.EventButton) {
+		t.Errorf("line %v, registers %#x", p.up, p.read(legacy.GPEStatus))
+	}
+}
+
+// The line is up when something happened and is enabled, whatever was done before.
 func FuzzPM(f *testing.F) {
 	f.Add([]byte{0x3, 1, 0xff, 0, 0x1, 1})
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		p := newPM(t)
-		for ; len(stream) > 1; stream = stream[2:] {
-			if stream[0] >= 0x80 {
+		for p.Reduced = len(stream)%2 == 1; len(stream) > 1; stream = stream[2:] {
+			switch {
+			case stream[0] >= 0xc0:
+				p.Raise(legacy.Event(stream[1]))
+			case stream[0] >= 0x80:
 				p.Press()
-			} else {
+			default:
 				p.ports.Write(legacy.PMBase+uint64(stream[0]%16), []byte{stream[1]})
 			}
 			status, enable := p.read(legacy.PMEvents), p.read(legacy.PMEvents+2)
-			if want := status&enable&(1<<8) != 0; p.up != want {
-				t.Fatalf("line %v with status %#x and enable %#x", p.up, status, enable)
+			events, wanted := p.read(legacy.GPEStatus)&0xff, p.read(legacy.GPEStatus)>>8
+			if p.Reduced {
+				wanted = 0xff
+			}
+			if want := status&enable&(1<<8) != 0 || events&wanted != 0; p.up != want {
+				t.Fatalf("line %v with status %#x, enable %#x, events %#x of %#x", p.up, status, enable, events, wanted)
 			}
 		}
 	})

@@ -74,15 +74,18 @@ func (p *PM) Save(w *wire.Writer) {
 	defer p.mu.Unlock()
 	w.Bool(p.pressed)
 	w.Fixed(p.enable[:])
+	w.U8(uint8(p.events))
+	w.U8(uint8(p.wanted))
 }
 
 // Load reads them.
 func (p *PM) Load(r *wire.Reader) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	pressed := r.Bool()
+	p.pressed = r.Bool()
 	r.Fixed(p.enable[:])
-	p.set(pressed)
+	p.events, p.wanted = Event(r.U8()), Event(r.U8())
+	p.update()
 }
 
 // Save writes where the guest is reading.

@@ -101,8 +101,8 @@ func (m *Machine) reset() error {
 	m.rtc.Reset()
 	if m.fwcfg != nil {
 		m.fwcfg.Reset()
-		m.pm.Reset()
 	}
+	m.pm.Reset()
 	m.settle() // before memory is cleared: devices write to it
 	if err := m.chips.put(m.vm, 0); err != nil {
 		return err
@@ -121,6 +121,9 @@ func (m *Machine) reset() error {
 func (m *Machine) load() error {
 	entry, err := m.image.Load(m.memory)
 	if err != nil {
+		return err
+	}
+	if err := m.memory.Write(m.image.Generation(), m.generation[:]); err != nil {
 		return err
 	}
 	return m.cpus[0].enter(entry)

@@ -84,6 +84,8 @@ type image interface {
 	Check(*mem.Memory) error
 	// Load puts it into memory, which is zero.
 	Load(*mem.Memory) (boot.Entry, error)
+	// Generation is the address at which the guest finds what generation it is.
+	Generation() uint64
 }
 
 // Machine is one virtual machine.
@@ -113,10 +115,13 @@ type Machine struct {
 	debug   legacy.Debug
 	resetIO legacy.ResetRegister
 	fwcfg   *legacy.FWCfg // nil: no firmware
-	pm      *legacy.PM    // likewise
-	cpus    []*cpu
-	chips   platform
-	workers sync.WaitGroup
+	pm      *legacy.PM
+	// generation tells the guest that it is another one when it was restored: it has
+	// numbers then, believed to be random and unique, that a copy of it has too.
+	generation [16]byte
+	cpus       []*cpu
+	chips      platform
+	workers    sync.WaitGroup
 
 	quiet   atomic.Bool   // devices are paused: they take no input
 	saved   *saved.Reader // until it is restored
@@ -133,6 +138,9 @@ func New(c Config) (*Machine, error) {
 	m := &Machine{vm: c.VM, spec: c.Spec, onBoot: c.Reset, onBroken: c.Broken, output: c.Output}
 	if c.Spec.CID != 0 {
 		m.vsock = vsock.New(c.Spec.CID, c.Vsock, c.Dial, c.Idle)
+	}
+	if _, err := unix.Getrandom(m.generation[:], 0); err != nil {
+		return nil, os.NewSyscallError("getrandom", err)
 	}
 	if err := m.open(c); err != nil {
 		m.Close()
@@ -194,11 +202,7 @@ func (m *Machine) openFirmware(file *os.File, size int64) error {
 		return err
 	}
 	m.image, m.fwcfg = f, legacy.NewFWCfg(m.spec.VCPUs, f.Config())
-	m.pm = &legacy.PM{Off: m.guestOff, Line: func(up bool) { m.setLine(acpi.EventLine, up) }}
-	return errors.Join(
-		m.ports.Add(legacy.FWCfgBase, legacy.FWCfgPorts, m.fwcfg),
-		m.ports.AddRegisters(legacy.PMBase, legacy.PMRegisters, m.pm),
-	)
+	return m.ports.Add(legacy.FWCfgBase, legacy.FWCfgPorts, m.fwcfg)
 }
 
 // build makes platform and processors in the order that KVM and the module want:
@@ -242,6 +246,7 @@ func (m *Machine) addDevices() error {
 	line := func(up bool) { m.setLine(legacy.COM1Line, up) }
 	m.uart = legacy.NewUART(m.output.Put, line, m.output.Room)
 	m.rtc = legacy.NewRTC(time.Now)
+	m.pm = &legacy.PM{Off: m.guestOff, Reduced: !m.spec.Firmware, Line: func(up bool) { m.setLine(acpi.EventLine, up) }}
 	m.pci, m.routes = pci.NewHost(), newRoutes(m.vm)
 	reset := func() { m.stop(cause{reset: true, text: "guest reset"}) }
 	m.resetIO.Reset = reset
@@ -252,6 +257,7 @@ func (m *Machine) addDevices() error {
 		m.ports.AddRegisters(legacy.I8042Base, legacy.I8042Registers, &legacy.I8042{Reset: reset}),
 		m.ports.Add(legacy.ResetPort, 1, &m.resetIO),
 		m.ports.AddRegisters(legacy.SleepBase, legacy.SleepRegisters, &legacy.Sleep{Off: m.guestOff}),
+		m.ports.AddRegisters(legacy.PMBase, legacy.PMRegisters, m.pm),
 		m.ports.AddRegisters(legacy.PanicPort, legacy.PanicRegisters, &legacy.Panic{Panicked: panicked}),
 		m.ports.AddRegisters(legacy.DebugPort, legacy.DebugRegisters, &m.debug),
 		m.pci.Attach(&m.ports, &m.mmio),
@@ -317,14 +323,7 @@ func (m *Machine) Dialed(number uint32, fd int) {
 }
 
 // PowerButton presses the power button.
-func (m *Machine) PowerButton() {
-	if m.pm != nil {
-		m.pm.Press()
-		return
-	}
-	m.setLine(acpi.EventLine, true)
-	m.setLine(acpi.EventLine, false)
-}
+func (m *Machine) PowerButton() { m.pm.Press() }
 
 // Reset resets the guest, whatever the policy says.
 func (m *Machine) Reset() { m.stop(cause{reset: true, operator: true, text: "operator reset"}) }

@@ -11,6 +11,7 @@ import (
 
 	"vmctl/abi"
 	"vmctl/monitor/boot"
+	"vmctl/monitor/legacy"
 	"vmctl/monitor/saved"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/wire"
@@ -79,9 +80,9 @@ type part struct {
 // parts are those that are not on the bus, and the bus, in the order of their sections;
 // the devices on the bus come behind it.
 func (m *Machine) parts() []part {
-	list := []part{{"serial", m.uart}, {"rtc", m.rtc}, {"debug", &m.debug}, {"reset", &m.resetIO}}
+	list := []part{{"serial", m.uart}, {"rtc", m.rtc}, {"debug", &m.debug}, {"reset", &m.resetIO}, {"pm", m.pm}}
 	if m.fwcfg != nil {
-		list = append(list, part{"fwcfg", m.fwcfg}, part{"pm", m.pm})
+		list = append(list, part{"fwcfg", m.fwcfg})
 	}
 	return append(list, part{"pci", m.pci})
 }
@@ -197,7 +198,14 @@ func (m *Machine) restore() error {
 	for i, d := range m.devices {
 		r.Section(slotName(i), d.Load)
 	}
-	return r.Close()
+	if err := r.Close(); err != nil {
+		return err
+	}
+	if err := m.memory.Write(m.image.Generation(), m.generation[:]); err != nil {
+		return err
+	}
+	m.pm.Raise(legacy.EventGeneration)
+	return nil
 }
 
 // saveChips writes interrupt chips, timer and clock, and what time it is.

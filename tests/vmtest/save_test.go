@@ -62,6 +62,10 @@ func TestSaveAndRestore(t *testing.T) {
 		Disks: []vmtest.Disk{{Path: path, ID: "a"}},
 	}
 	v, s := boot(t, c)
+	const forks = "dmesg | grep -c 'crng reseeded due to virtual machine fork'"
+	if got := s.Run(forks); got != "0" {
+		t.Fatalf("%s times it became another before all", got)
+	}
 	const clocks = "cut -d. -f1 /proc/uptime; date +%s"
 	numbers := func(text string) (up, now int) {
 		t.Helper()
@@ -99,6 +103,10 @@ func TestSaveAndRestore(t *testing.T) {
 		if host := int(time.Now().Unix()); now2 < host-5 || now2 > host+5 {
 			t.Errorf("round %d: the guest's clock is %d s from the host's", round, now2-host)
 		}
+		// It knows that it may not be alone with what it took for random.
+		if got := s.Run(forks); got != strconv.Itoa(round+1) {
+			t.Errorf("round %d: %s times it became another", round, got)
+		}
 		before := s.Run("wc -l </tmp/good; wc -l </tmp/count")
 		s.Run("sleep 3")
 		if after := s.Run("wc -l </tmp/good; wc -l </tmp/count"); after == before {
@@ -115,6 +123,9 @@ func TestSaveAndRestore(t *testing.T) {
 	s.Type("reboot -f\n")
 	vmtest.Event[*ctl.GuestReset](v)
 	s.Expect(prompt)
+	if got := s.Run(forks); got != "0" {
+		t.Errorf("a reset made another of it %s times", got)
+	}
 	if got := s.Run("ls /tmp"); got != "" {
 		t.Errorf("after a reset there is %q", got)
 	}
