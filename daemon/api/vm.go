@@ -21,6 +21,10 @@ const (
 	MaxSerial    = 20 // bytes: virtio 1.2, 5.2.6
 	MinCID       = 3  // virtio 1.2, 5.10.4
 	MaxCID       = 1<<32 - 2
+	MinRateBytes = 4 << 10 // per second
+	MaxRateBytes = 1 << 40 // per second
+	MaxRateOps   = 1e9     // per second
+	MaxBurst     = 60000   // milliseconds
 	NamePattern  = `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`
 	IdentPattern = `^([a-z]([a-z0-9-]{0,61}[a-z0-9])?|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`
 )
@@ -68,6 +72,14 @@ type DiskSpec struct {
 	Serial   string        `json:"serial,omitempty" maxLength:"20" pattern:"^[ -~]*$" doc:"What the guest sees as its serial number"`
 	Format   DiskFormat    `json:"format,omitempty" enum:"raw,qcow2,overlay" doc:"What the file holds: raw if it is left out, and never guessed; qcow2 goes with readOnly; overlay is what was written above its backing files, and a file that is empty becomes one"`
 	Backing  []BackingSpec `json:"backing,omitempty" maxItems:"15" doc:"Of qcow2 and overlay: its backing file, that one's, and so on, all of them; the names inside the images are not used"`
+	Limit    *RateLimit    `json:"limit,omitempty" doc:"Of its requests, and of the bytes that they read and write"`
+}
+
+// RateLimit is how much a device does in a second at the most. What is over it waits.
+type RateLimit struct {
+	BytesPerSecond int64 `json:"bytesPerSecond,omitempty" minimum:"4096" maximum:"1099511627776" doc:"Without it any number"`
+	OpsPerSecond   int64 `json:"opsPerSecond,omitempty" minimum:"1" maximum:"1000000000" doc:"Requests of a disk, packets of a network card; without it any number"`
+	BurstMillis    int   `json:"burstMillis,omitempty" minimum:"1" maximum:"60000" doc:"For how long it saves what it did not use, to use it at once; 100 if it is left out"`
 }
 
 // BackingSpec is a backing file of an image.
@@ -91,6 +103,10 @@ const (
 type NICSpec struct {
 	Bridge string `json:"bridge" minLength:"1" maxLength:"15" doc:"A bridge that vmctld was allowed to put VMs on"`
 	MAC    string `json:"mac,omitempty" pattern:"^([0-9a-f][02468ace]:([0-9a-f]{2}:){4}[0-9a-f]{2})$" doc:"Its address; given when the VM is created if it is left out"`
+	// Limits are the guest's: what it receives, and what it sends.
+	ReceiveLimit *RateLimit `json:"receiveLimit,omitempty" doc:"Of what the guest receives"`
+	SendLimit    *RateLimit `json:"sendLimit,omitempty" doc:"Of what the guest sends"`
+	LinkDown     bool       `json:"linkDown,omitempty" doc:"As if its cable were unplugged: nothing goes through, and the guest sees that"`
 }
 
 // VsockSpec is sockets between the guest and the host, which has unix sockets in the
@@ -216,6 +232,13 @@ type VMCreate struct {
 	Name string `json:"name" pattern:"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$" patternDescription:"lower-case letters, digits and inner hyphens, beginning with a letter, at most 63" minLength:"1" maxLength:"63"`
 	Spec VMSpec `json:"spec"`
 	Seed *Seed  `json:"seed,omitempty" doc:"For the guest's cloud-init: one more disk, read-only and behind the others, of the form NoCloud"`
+}
+
+// VMChange is the body of PATCH /v1/vms/{id}: what is to be different, as RFC 7396 has it.
+// While the VM is up or saved no more can be than onPoweroff, onCrash, limits and links.
+type VMChange struct {
+	Name string         `json:"name,omitempty" pattern:"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$" patternDescription:"lower-case letters, digits and inner hyphens, beginning with a letter, at most 63" minLength:"1" maxLength:"63" doc:"Of a VM that is off"`
+	Spec map[string]any `json:"spec,omitempty" doc:"Fields of VMSpec: each takes the place of the one before, null brings back what it is when it is left out, and a list is given whole"`
 }
 
 // VMList is one page of VMs, by name.

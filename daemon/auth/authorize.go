@@ -18,6 +18,7 @@ const (
 	ActionPower    Action = "power"   // powerOn, powerOff, reset
 	ActionConsole  Action = "console" // console tokens
 	ActionCreate   Action = "create"
+	ActionChange   Action = "change" // name and spec
 	ActionDelete   Action = "delete"
 	ActionSeed     Action = "seed"     // what is in a VM's seed: who made it knows
 	ActionHost     Action = "host"     // facts of the host, and its events
@@ -47,6 +48,7 @@ var minimum = map[Action]api.Role{
 	ActionPower:    api.RoleOperator,
 	ActionConsole:  api.RoleOperator,
 	ActionCreate:   api.RoleAdmin,
+	ActionChange:   api.RoleAdmin,
 	ActionDelete:   api.RoleAdmin,
 	ActionSeed:     api.RoleAdmin,
 	ActionSecurity: api.RoleAdmin,

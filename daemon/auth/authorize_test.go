@@ -44,16 +44,16 @@ func TestAuthorize(t *testing.T) {
 		vm     string
 		want   map[auth.Action]api.Code
 	}{
-		{"root", vmA, map[auth.Action]api.Code{auth.ActionView: ok, auth.ActionPower: ok, auth.ActionConsole: ok, auth.ActionDelete: ok}},
+		{"root", vmA, map[auth.Action]api.Code{auth.ActionView: ok, auth.ActionPower: ok, auth.ActionConsole: ok, auth.ActionDelete: ok, auth.ActionChange: ok}},
 		{"root", "", map[auth.Action]api.Code{auth.ActionCreate: ok, auth.ActionHost: ok, auth.ActionSecurity: ok, auth.ActionSelf: ok, auth.ActionSession: no, "unheard": no}},
-		{"ops", vmB, map[auth.Action]api.Code{auth.ActionView: ok, auth.ActionPower: ok, auth.ActionConsole: ok, auth.ActionDelete: no}},
+		{"ops", vmB, map[auth.Action]api.Code{auth.ActionView: ok, auth.ActionPower: ok, auth.ActionConsole: ok, auth.ActionDelete: no, auth.ActionChange: no}},
 		{"ops", "", map[auth.Action]api.Code{auth.ActionCreate: no, auth.ActionHost: ok, auth.ActionSecurity: no}},
-		{"view", vmA, map[auth.Action]api.Code{auth.ActionView: ok, auth.ActionPower: no, auth.ActionConsole: no, auth.ActionDelete: no}},
-		{"one", vmA, map[auth.Action]api.Code{auth.ActionView: ok, auth.ActionPower: ok, auth.ActionDelete: no}},
+		{"view", vmA, map[auth.Action]api.Code{auth.ActionView: ok, auth.ActionPower: no, auth.ActionConsole: no, auth.ActionDelete: no, auth.ActionChange: no}},
+		{"one", vmA, map[auth.Action]api.Code{auth.ActionView: ok, auth.ActionPower: ok, auth.ActionDelete: no, auth.ActionChange: no}},
 		{"one", vmB, map[auth.Action]api.Code{auth.ActionView: hid, auth.ActionPower: hid, auth.ActionDelete: hid}},
 		{"one", "", map[auth.Action]api.Code{auth.ActionCreate: no, auth.ActionHost: no}},
-		{"mixed", vmA, map[auth.Action]api.Code{auth.ActionDelete: ok}},
-		{"mixed", vmB, map[auth.Action]api.Code{auth.ActionView: ok, auth.ActionDelete: no}},
+		{"mixed", vmA, map[auth.Action]api.Code{auth.ActionDelete: ok, auth.ActionChange: ok}},
+		{"mixed", vmB, map[auth.Action]api.Code{auth.ActionView: ok, auth.ActionDelete: no, auth.ActionChange: no}},
 		{"nobody", vmA, map[auth.Action]api.Code{auth.ActionView: hid, auth.ActionPower: hid, auth.ActionConsole: hid}},
 		{"nobody", "", map[auth.Action]api.Code{auth.ActionSelf: ok, auth.ActionHost: no, auth.ActionCreate: no}},
 		{"alike", vmA, map[auth.Action]api.Code{auth.ActionView: hid}},

@@ -38,6 +38,7 @@ type call struct {
 	path   string // from /v1 on, or from /auth on
 	query  url.Values
 	body   any           // encoded as JSON unless nil
+	match  int64         // generation that the object must have; 0: any
 	wait   time.Duration // that the server was asked to wait
 }
 
@@ -46,8 +47,8 @@ type call struct {
 //
 // An attempt is repeated when its connection broke after the request may have
 // been sent. That is safe: a GET changes nothing and a POST carries the same
-// Idempotency-Key each time. A DELETE has no key and is sent once: its second
-// attempt could meet another VM that took over the name.
+// Idempotency-Key each time. A DELETE and a PATCH have no key and are sent once: the
+// second attempt could meet another VM that took over the name, or what the first made.
 func (c *Client) do(ctx context.Context, what call, out any) error {
 	body, err := encode(what)
 	if err != nil {
@@ -62,7 +63,7 @@ func (c *Client) do(ctx context.Context, what call, out any) error {
 		if err == nil {
 			return nil
 		}
-		if attempt == maxAttempts || what.method == http.MethodDelete || !again(err, attempt, after) {
+		if attempt == maxAttempts || what.method == http.MethodDelete || what.method == http.MethodPatch || !again(err, attempt, after) {
 			return err
 		}
 		if err := pause(ctx, max(after, c.delay(attempt))); err != nil {
@@ -117,6 +118,9 @@ func (c *Client) request(ctx context.Context, what call, body []byte, key string
 	req.Header.Set("Accept", "application/json, application/problem+json")
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if what.match != 0 {
+		req.Header.Set("If-Match", strconv.Quote(strconv.FormatInt(what.match, 10)))
 	}
 	if key != "" {
 		req.Header.Set("Idempotency-Key", key)

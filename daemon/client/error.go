@@ -25,10 +25,13 @@ type Error struct {
 
 // Sentinels for errors.Is, which compares codes.
 var (
-	ErrNotFound        = &Error{Code: api.CodeNotFound}
-	ErrExists          = &Error{Code: api.CodeExists}
-	ErrConflict        = &Error{Code: api.CodeConflict}
-	ErrStateConflict   = &Error{Code: api.CodeStateConflict}
+	ErrNotFound      = &Error{Code: api.CodeNotFound}
+	ErrExists        = &Error{Code: api.CodeExists}
+	ErrConflict      = &Error{Code: api.CodeConflict}
+	ErrStateConflict = &Error{Code: api.CodeStateConflict}
+	// ErrPreconditionFailed says that somebody changed the VM meanwhile.
+	ErrPreconditionFailed = &Error{Code: api.CodePreconditionFailed}
+
 	ErrUnauthenticated = &Error{Code: api.CodeUnauthenticated}
 	ErrForbidden       = &Error{Code: api.CodeForbidden}
 	ErrUnavailable     = &Error{Code: api.CodeUnavailable}

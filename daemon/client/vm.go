@@ -77,6 +77,20 @@ func (c *Client) VMPage(ctx context.Context, cursor string, limit int) (*api.VML
 	return out, nil
 }
 
+// ChangeVM changes a VM that has that generation. ErrPreconditionFailed: it has another;
+// ErrStateConflict: that cannot change in its state.
+func (c *Client) ChangeVM(ctx context.Context, vm string, generation int64, change api.VMChange) (*api.VM, error) {
+	path, err := vmPath(vm, "")
+	if err != nil {
+		return nil, err
+	}
+	out := new(api.VM)
+	if err := c.do(ctx, call{method: http.MethodPatch, path: path, body: change, match: generation}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DeleteVM asks for the end of a VM that is off; ErrStateConflict otherwise.
 func (c *Client) DeleteVM(ctx context.Context, vm string) (*api.Task, error) {
 	return c.change(ctx, http.MethodDelete, vm, "")

@@ -16,6 +16,7 @@ import (
 	"vmctl/daemon/api"
 	"vmctl/daemon/vm"
 	"vmctl/monitor/ctl"
+	"vmctl/monitor/rate"
 	"vmctl/monitor/spec"
 )
 
@@ -124,7 +125,7 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 		machine.Console = spec.Virtio
 	}
 	for i, d := range s.Disks {
-		disk := spec.Disk{Backend: backends.Disks[i], ReadOnly: d.ReadOnly, ID: d.Serial, Format: format(d.Format)}
+		disk := spec.Disk{Backend: backends.Disks[i], ReadOnly: d.ReadOnly, ID: d.Serial, Format: format(d.Format), Limit: limit(d.Limit)}
 		for _, b := range d.Backing {
 			disk.Backing = append(disk.Backing, format(b.Format))
 		}
@@ -138,7 +139,8 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 		if err != nil {
 			return err
 		}
-		machine.NICs = append(machine.NICs, spec.NIC{Backend: backends.NICs[i], MAC: [6]byte(mac)})
+		machine.NICs = append(machine.NICs, spec.NIC{Backend: backends.NICs[i], MAC: [6]byte(mac),
+			Receive: limit(n.ReceiveLimit), Send: limit(n.SendLimit), Down: n.LinkDown})
 	}
 	vsock := -1
 	if s.Vsock != nil {
@@ -169,6 +171,23 @@ func format(f api.DiskFormat) spec.Format {
 		return spec.Overlay
 	}
 	return spec.Raw
+}
+
+func limit(l *api.RateLimit) rate.Limit {
+	if l == nil {
+		return rate.Limit{}
+	}
+	return rate.Limit{Bytes: uint64(l.BytesPerSecond), Ops: uint64(l.OpsPerSecond), Burst: uint32(l.BurstMillis)}
+}
+
+// SetDisk changes the limit of a disk of the spec's.
+func (m *Monitor) SetDisk(ctx context.Context, index int, d api.DiskSpec) error {
+	return m.told(m.client.SetDisk(ctx, ctl.SetDisk{Disk: uint8(index), Limit: limit(d.Limit)}))
+}
+
+// SetNIC changes limits and link of a network card of the spec's.
+func (m *Monitor) SetNIC(ctx context.Context, index int, n api.NICSpec) error {
+	return m.told(m.client.SetNIC(ctx, ctl.SetNIC{NIC: uint8(index), Receive: limit(n.ReceiveLimit), Send: limit(n.SendLimit), Down: n.LinkDown}))
 }
 
 // Start lets the guest run.

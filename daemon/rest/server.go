@@ -45,6 +45,8 @@ type Machines interface {
 	Seed(ctx context.Context, id string) (api.Seed, error)
 	// Ask queues a power verb or a deletion. generation is 0 or what it must be.
 	Ask(ctx context.Context, id string, verb api.Verb, generation int64) (api.Task, error)
+	// Change gives a VM another name and spec, if it has that generation.
+	Change(ctx context.Context, id string, generation int64, name string, spec api.VMSpec) (api.VM, error)
 	ConsoleToken(ctx context.Context, id string, mode api.ConsoleMode) (api.ConsoleToken, error)
 }
 

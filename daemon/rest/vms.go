@@ -3,7 +3,9 @@
 package rest
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"sort"
 	"strconv"
@@ -53,6 +55,12 @@ type verbInput struct {
 	PostHeaders
 }
 
+type changeVMInput struct {
+	VMPath
+	IfMatch string       `header:"If-Match" maxLength:"64" doc:"Needed: the VM's ETag, or * for any"`
+	Body    api.VMChange `contentType:"application/merge-patch+json"`
+}
+
 type deleteVMInput struct {
 	VMPath
 	IfMatch string `header:"If-Match" maxLength:"64" doc:"Only if the VM still has this generation"`
@@ -80,6 +88,7 @@ func (s *Server) registerVMs() {
 	handle(s, s.op("createVM", http.MethodPost, "/v1/vms", "Create a VM; it is off", http.StatusCreated), s.createVM)
 	handle(s, s.op("getVM", http.MethodGet, "/v1/vms/{id}", "One VM"), s.getVM)
 	handle(s, s.op("getSeed", http.MethodGet, "/v1/vms/{id}/seed", "What is in a VM's seed: for admins, since it may hold secrets"), s.getSeed)
+	handle(s, s.op("changeVM", http.MethodPatch, "/v1/vms/{id}", "Change a VM's name or spec; of a VM that is up or saved, limits and links of its devices and what follows its end"), s.changeVM)
 	handle(s, s.op("deleteVM", http.MethodDelete, "/v1/vms/{id}", "Delete a VM that is off", http.StatusAccepted), s.deleteVM)
 	handle(s, s.op("powerOn", http.MethodPost, "/v1/vms/{id}:powerOn", "Start a VM", http.StatusAccepted), s.power(api.VerbPowerOn))
 	handle(s, s.op("powerOff", http.MethodPost, "/v1/vms/{id}:powerOff", "Stop a VM now; neither guest nor monitor can refuse", http.StatusAccepted), s.power(api.VerbPowerOff))
@@ -162,6 +171,32 @@ func (s *Server) getSeed(ctx context.Context, in *VMPath) (*seedOutput, error) {
 		return nil, err
 	}
 	return &seedOutput{CacheControl: "no-store", Body: seed}, nil
+}
+
+func (s *Server) changeVM(ctx context.Context, in *changeVMInput) (*vmOutput, error) {
+	vm, err := s.find(ctx, in.ID, auth.ActionChange)
+	if err != nil {
+		return nil, err
+	}
+	if in.IfMatch == "" {
+		return nil, &api.Error{Code: api.CodePreconditionRequired, Field: "header.If-Match", Detail: "say which generation of the VM is to change"}
+	}
+	generation, err := parseETag(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	if generation != 0 && generation != vm.Generation {
+		return nil, &api.Error{Code: api.CodePreconditionFailed, Detail: fmt.Sprintf("the VM has generation %d", vm.Generation)}
+	}
+	name := cmp.Or(in.Body.Name, vm.Name)
+	spec, err := s.merge(ctx, vm.Spec, in.Body.Spec)
+	if err != nil {
+		return nil, err
+	}
+	if vm, err = s.Machines.Change(ctx, vm.ID, vm.Generation, name, spec); err != nil {
+		return nil, err
+	}
+	return &vmOutput{ETag: etag(vm), Body: vm}, nil
 }
 
 func (s *Server) deleteVM(ctx context.Context, in *deleteVMInput) (*taskAcceptedOutput, error) {

@@ -58,7 +58,8 @@ func (s *Store) apply(t *Tx) {
 	for id, rec := range t.puts {
 		i, have := old.byID[id]
 		switch {
-		case rec != nil && have && vms[i].Name == rec.VM.Name:
+		case rec != nil && have:
+			grown = grown || vms[i].Name != rec.VM.Name
 			vms[i] = rec.VM
 		case rec != nil:
 			vms, grown = append(vms, rec.VM), true
@@ -124,19 +125,15 @@ func (s *Store) Records(ctx context.Context) ([]vm.Record, error) {
 // Insert adds a VM and gives it the lowest free user id of the range, and the lowest
 // free CID if it is to have one.
 func (t *Tx) Insert(r *vm.Record, first, last uint32) error {
-	var taken int
-	if err := t.tx.QueryRowContext(t.ctx, `SELECT count(*) FROM vms WHERE name = ?`, r.VM.Name).Scan(&taken); err != nil {
-		return fmt.Errorf("store: insert vm: %w", err)
-	}
-	if taken > 0 {
-		return &api.Error{Code: api.CodeExists, Field: "body.name", Detail: "a VM of that name exists"}
+	if err := t.freeName(r.VM); err != nil {
+		return err
 	}
 	uid, err := t.freeUID(first, last)
 	if err != nil {
 		return err
 	}
 	r.UID = uid
-	cid, err := t.giveCID(&r.VM.Spec)
+	cid, err := t.giveCID(r.VM.ID, &r.VM.Spec)
 	if err != nil {
 		return err
 	}
@@ -149,15 +146,39 @@ func (t *Tx) Insert(r *vm.Record, first, last uint32) error {
 		r.VM.ID, r.VM.Name, r.UID, cid, string(text))
 }
 
+// Change replaces a VM whose name or spec may be another.
+func (t *Tx) Change(r *vm.Record) error {
+	if err := t.freeName(r.VM); err != nil {
+		return err
+	}
+	cid, err := t.giveCID(r.VM.ID, &r.VM.Spec)
+	if err != nil {
+		return err
+	}
+	return errors.Join(t.exec(`UPDATE vms SET name = ?, cid = ? WHERE id = ?`, r.VM.Name, cid, r.VM.ID), t.Put(*r))
+}
+
+// freeName refuses the name of another VM.
+func (t *Tx) freeName(v api.VM) error {
+	var taken int
+	if err := t.tx.QueryRowContext(t.ctx, `SELECT count(*) FROM vms WHERE name = ? AND id <> ?`, v.Name, v.ID).Scan(&taken); err != nil {
+		return fmt.Errorf("store: name of vm: %w", err)
+	}
+	if taken > 0 {
+		return &api.Error{Code: api.CodeExists, Field: "body.name", Detail: "a VM of that name exists"}
+	}
+	return nil
+}
+
 // giveCID gives a VM with sockets the CID that it asks for, or the lowest free one.
-func (t *Tx) giveCID(spec *api.VMSpec) (cid sql.NullInt64, err error) {
+func (t *Tx) giveCID(id string, spec *api.VMSpec) (cid sql.NullInt64, err error) {
 	if spec.Vsock == nil {
 		return cid, nil
 	}
 	cid = sql.NullInt64{Int64: spec.Vsock.CID, Valid: true}
 	if cid.Int64 != 0 {
 		var taken int
-		if err := t.tx.QueryRowContext(t.ctx, `SELECT count(*) FROM vms WHERE cid = ?`, cid.Int64).Scan(&taken); err != nil {
+		if err := t.tx.QueryRowContext(t.ctx, `SELECT count(*) FROM vms WHERE cid = ? AND id <> ?`, cid.Int64, id).Scan(&taken); err != nil {
 			return cid, fmt.Errorf("store: CID: %w", err)
 		}
 		if taken > 0 {

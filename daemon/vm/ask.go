@@ -97,7 +97,7 @@ func (m *machine) next() {
 		}
 		return
 	}
-	if m.tearing {
+	if m.tearing || m.changing {
 		return
 	}
 	t, ok := m.queue.Pop()

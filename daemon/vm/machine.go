@@ -46,6 +46,7 @@ type machine struct {
 	closing  bool
 	deleted  bool
 	tearing  bool // a worker undoes the run
+	changing bool // a worker tells the monitor of a change
 	running  bool // the kernel said so of this run
 	paused   bool // likewise
 	resets   uint64

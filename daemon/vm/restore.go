@@ -73,6 +73,7 @@ func (m *machine) restored(seen sight, h Handle, mon Monitor, open []api.Task) (
 		m.adopt(run)
 		m.outlived(h, open)
 		m.resume(open, true)
+		m.readjust()
 		return true, before.State != m.state()
 	case h != nil: // begun and not running, or stopped meanwhile
 		if m.rec.VM.Status.RunID == 0 {

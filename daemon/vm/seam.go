@@ -204,6 +204,10 @@ type Monitor interface {
 	// Save writes the machine, whose gate a snapshot keeps shut, to empty files.
 	Save(ctx context.Context, files *SavedFiles) error
 	Reset(ctx context.Context) error
+	// SetDisk and SetNIC give one of the spec's, of a guest that runs, the limits and
+	// the link that it is to have now.
+	SetDisk(ctx context.Context, index int, d api.DiskSpec) error
+	SetNIC(ctx context.Context, index int, n api.NICSpec) error
 	// PowerButton presses the guest's power button.
 	PowerButton(ctx context.Context) error
 	// Shutdown ends the monitor.
@@ -263,6 +267,9 @@ type Tx interface {
 	// *api.Error with CodeExists or CodeLimitExceeded.
 	Insert(r *Record, first, last uint32) error
 	Put(r Record) error
+	// Change is Put for a record whose name or spec is another; it gives a VM that is to
+	// have sockets a CID of its own. The error is as that of Insert.
+	Change(r *Record) error
 	// PutSeed gives a VM a seed, which goes with the VM.
 	PutSeed(id string, seed api.Seed) error
 	Delete(id string) error

@@ -61,6 +61,9 @@ func checkSpec(s api.VMSpec) error {
 		if err := checkFormat(field, d); err != nil {
 			return err
 		}
+		if err := checkLimit(api.CodeDiskInvalid, field+".limit", d.Limit); err != nil {
+			return err
+		}
 	}
 	if len(s.NICs) > api.MaxNICs {
 		return bad(api.CodeNetworkInvalid, "nics", "more than %d", api.MaxNICs)
@@ -73,8 +76,34 @@ func checkSpec(s api.VMSpec) error {
 		case n.MAC != "" && (err != nil || len(mac) != 6 || mac[0]&1 != 0 || bytes.Equal(mac, make([]byte, 6))):
 			return bad(api.CodeNetworkInvalid, fmt.Sprintf("nics[%d].mac", i), "%q is not one station's address, such as 52:54:00:12:34:56", n.MAC)
 		}
+		err = checkLimit(api.CodeNetworkInvalid, fmt.Sprintf("nics[%d].receiveLimit", i), n.ReceiveLimit)
+		if err == nil {
+			err = checkLimit(api.CodeNetworkInvalid, fmt.Sprintf("nics[%d].sendLimit", i), n.SendLimit)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+func checkLimit(code api.Code, field string, l *api.RateLimit) error {
+	var detail string
+	switch {
+	case l == nil:
+		return nil
+	case l.BytesPerSecond == 0 && l.OpsPerSecond == 0:
+		detail = "limits neither bytes nor operations"
+	case l.BytesPerSecond != 0 && (l.BytesPerSecond < api.MinRateBytes || l.BytesPerSecond > api.MaxRateBytes):
+		detail = fmt.Sprintf("has bytes not from %d to %d", api.MinRateBytes, int64(api.MaxRateBytes))
+	case l.OpsPerSecond < 0 || l.OpsPerSecond > api.MaxRateOps:
+		detail = fmt.Sprintf("has operations not from 1 to %d", int64(api.MaxRateOps))
+	case l.BurstMillis < 0 || l.BurstMillis > api.MaxBurst:
+		detail = fmt.Sprintf("has a burst not from 1 to %d", api.MaxBurst)
+	default:
+		return nil
+	}
+	return &api.Error{Code: code, Field: "body.spec." + field, Detail: detail}
 }
 
 // checkFormat looks at what the files of a disk are said to be. Whether they are is

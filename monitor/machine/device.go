@@ -37,6 +37,9 @@ func (m *Machine) SetNIC(n uint8, o net.Options) error {
 		return ErrNoNIC
 	}
 	c := m.nics[n]
+	if c.dev.Options() == o {
+		return nil
+	}
 	return c.port.Alter(func() error {
 		c.dev.Set(o)
 		return nil

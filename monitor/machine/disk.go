@@ -187,6 +187,9 @@ func (m *Machine) SetDisk(n uint8, l rate.Limit) error {
 	if err != nil {
 		return err
 	}
+	if d.dev.Limit() == l {
+		return nil
+	}
 	return d.port.Alter(func() error {
 		d.dev.SetLimit(l)
 		return nil

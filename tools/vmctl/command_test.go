@@ -41,7 +41,7 @@ func TestOutput(t *testing.T) {
 		{"vm-create-disk", "vm create new --disk debian.img"},
 		{"vm-create-start", "vm create new --kernel vmlinuz --start"},
 		{"vm-on", "vm on db"}, {"vm-on-no-wait", "vm on db --no-wait"}, {"vm-off", "vm off web"}, {"vm-reset", "vm reset web db"},
-		{"vm-delete", "vm delete db"},
+		{"vm-delete", "vm delete db"}, {"vm-set", "vm set db --vcpus 4"},
 		{"tasks", "tasks"}, {"tasks-limit", "tasks list --limit 1 --vm web --state queued"},
 		{"host", "host"}, {"events", "events"}, {"events-since", "events --since 42 --vm db"},
 	}
@@ -136,6 +136,32 @@ func TestCreateSendsTheSeed(t *testing.T) {
 	}
 }
 
+// What vm set sends is what is to be different, and devices whole.
+func TestSet(t *testing.T) {
+	for line, want := range map[string]string{
+		"--name www --on-crash restart":                  `{"name":"www","spec":{"onCrash":"restart"}}`,
+		"--memory 2G --cmdline quiet":                    `{"spec":{"boot":{"cmdline":"quiet"},"memoryBytes":2147483648}}`,
+		"--disk-limit 0,bytes=1M,ops=7,burst=50ms":       `{"spec":{"disks":[{"path":"a","serial":"s","limit":{"bytesPerSecond":1048576,"opsPerSecond":7,"burstMillis":50}},{"path":"b"}]}}`,
+		"--disk-limit 1":                                 `{"spec":{"disks":[{"path":"a","serial":"s"},{"path":"b"}]}}`,
+		"--nic-limit 0,tx-bytes=2M,rx-ops=5 --link 0=up": `{"spec":{"nics":[{"bridge":"br0","mac":"m","receiveLimit":{"opsPerSecond":5},"sendLimit":{"bytesPerSecond":2097152}}]}}`,
+		"--disk c,ops=3 --disk d":                        `{"spec":{"disks":[{"path":"c","limit":{"opsPerSecond":3}},{"path":"d"}]}}`,
+	} {
+		s := newStub(t)
+		s.vms["web"].Spec.Disks = []api.DiskSpec{{Path: "a", Serial: "s"}, {Path: "b", Limit: &api.RateLimit{OpsPerSecond: 1}}}
+		if strings.Contains(line, "0,bytes") {
+			s.vms["web"].Spec.Disks[1].Limit = nil
+		}
+		s.vms["web"].Spec.NICs = []api.NICSpec{{Bridge: "br0", MAC: "m", LinkDown: true}}
+		u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
+		if out, errOut, status := u.run(append([]string{"vm", "set", "web"}, strings.Fields(line)...)...); status != 0 || !strings.Contains(out, "web: changed, generation ") {
+			t.Errorf("%s: status %d, output %q, error %q", line, status, out, errOut)
+		}
+		if !strings.Contains(s.saw(), "PATCH /v1/vms/"+s.vms["web"].ID+" "+want) {
+			t.Errorf("%s: the server saw %s", line, s.saw())
+		}
+	}
+}
+
 func TestErrorsAndStatuses(t *testing.T) {
 	cases := []struct {
 		line   string
@@ -157,8 +183,17 @@ func TestErrorsAndStatuses(t *testing.T) {
 		{"vm create new --kernel k --vsock=2", 2, "not a CID from 3 to 4294967294"},
 		{"vm create new --kernel k --vsock 7", 2, "usage: vmctl vm create"},
 		{"vm create new --kernel k --disk a,backing=b", 2, `"backing=b" is not backing=FORMAT:FILE`},
-		{"vm create new --kernel k --nic ,mac=1", 2, "not BRIDGE[,mac=ADDRESS]"},
-		{"vm create new --kernel k --nic br0,ip=1", 2, "not BRIDGE[,mac=ADDRESS]"},
+		{"vm create new --kernel k --disk a,bytes=lots", 2, `"lots" is no value of bytes`},
+		{"vm create new --kernel k --nic ,mac=1", 2, "no bridge"},
+		{"vm create new --kernel k --nic br0,ip=1", 2, `"ip=1" is neither mac=ADDRESS nor down nor a limit`},
+		{"vm create new --kernel k --nic br0,rx-ops=x", 2, `"x" is no value of ops`},
+		{"vm set db", 2, "nothing is to change"},
+		{"vm set none --vcpus 2", 3, "no VM none"},
+		{"vm set db --memory lots", 2, `--memory: "lots" is no size`},
+		{"vm set db --disk-limit 2,ops=5", 2, `--disk-limit: the VM has no device "2" of that kind`},
+		{"vm set web --disk-limit 0,rate=5", 2, `"rate=5" is none of bytes=SIZE`},
+		{"vm set web --nic-limit 0,bytes=5M", 2, `"bytes=5M" is neither mac`},
+		{"vm set web --link 0", 2, "neither NUMBER=up nor NUMBER=down"},
 		{"vm create new --kernel k --vcpus x", 2, "vm create: invalid argument"},
 		{"vm start web", 2, `vm: no command "start"; see vmctl vm --help`},
 		{"start", 2, `no command "start"`},
@@ -172,7 +207,9 @@ func TestErrorsAndStatuses(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.line, func(t *testing.T) {
-			socket := onSocket(t, newStub(t))
+			s := newStub(t)
+			s.vms["web"].Spec.Disks, s.vms["web"].Spec.NICs = []api.DiskSpec{{Path: "a"}}, []api.NICSpec{{Bridge: "br0"}}
+			socket := onSocket(t, s)
 			out, errOut, status := newUser(t).run(append([]string{"--socket", socket}, strings.Fields(c.line)...)...)
 			if status != c.status || !strings.Contains(errOut, c.want) || out != "" {
 				t.Errorf("status %d, error %q, output %q; want %d and %q", status, errOut, out, c.status, c.want)

@@ -141,6 +141,13 @@ func (s *stub) vm(w http.ResponseWriter, r *http.Request, vm *api.VM, verb strin
 	switch {
 	case verb == "" && r.Method == http.MethodGet:
 		answer(w, 200, vm)
+	case verb == "" && r.Method == http.MethodPatch:
+		if r.Header.Get("If-Match") != fmt.Sprintf("%q", fmt.Sprint(vm.Generation)) {
+			refuse(w, 412, api.CodePreconditionFailed, fmt.Sprintf("the VM has generation %d", vm.Generation))
+			return
+		}
+		vm.Generation++
+		answer(w, 200, vm)
 	case verb == "consoleToken":
 		answer(w, 200, s.token)
 	case verb == "powerOn" && vm.Status.State != api.StateOff, verb == "" && vm.Status.State != api.StateOff:

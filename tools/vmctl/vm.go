@@ -17,7 +17,7 @@ import (
 
 func (p *program) vmCommand() *cobra.Command {
 	return p.group(&cobra.Command{Use: "vm", Short: "Create, list, power and delete VMs"},
-		p.vmList(), p.vmShow(), p.vmSeed(), p.vmCreate(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmShutdown(), p.vmReset(), p.vmPause(), p.vmResume(), p.vmSave())
+		p.vmList(), p.vmShow(), p.vmSeed(), p.vmCreate(), p.vmSet(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmShutdown(), p.vmReset(), p.vmPause(), p.vmResume(), p.vmSave())
 }
 
 func (p *program) vmList() *cobra.Command {
@@ -87,7 +87,7 @@ func (p *program) showVM(vm *api.VM) error {
 	}
 	nics := make([]string, len(vm.Spec.NICs))
 	for i, n := range vm.Spec.NICs {
-		nics[i] = n.Bridge + ",mac=" + n.MAC
+		nics[i] = nicLine(n)
 	}
 	return p.fields(
 		[2]string{"Name", vm.Name},
@@ -157,6 +157,15 @@ func diskLine(d api.DiskSpec) string {
 	for _, b := range d.Backing {
 		line += ",backing=" + cmp.Or(string(b.Format), string(api.FormatRaw)) + ":" + b.Path
 	}
+	return line + limitLine("", d.Limit)
+}
+
+// nicLine says of a network card what --nic takes.
+func nicLine(n api.NICSpec) string {
+	line := n.Bridge + ",mac=" + n.MAC + limitLine("rx-", n.ReceiveLimit) + limitLine("tx-", n.SendLimit)
+	if n.LinkDown {
+		line += ",down"
+	}
 	return line
 }
 
@@ -208,21 +217,34 @@ func parseDisk(text string) (api.DiskSpec, error) {
 				return d, fmt.Errorf("--disk %s: %q is not backing=FORMAT:FILE", text, w)
 			}
 			d.Backing = append(d.Backing, api.BackingSpec{Path: path, Format: api.DiskFormat(format)})
+		case ok && isLimit(key):
+			if err := setLimit(&d.Limit, key, value); err != nil {
+				return d, fmt.Errorf("--disk %s: %w", text, err)
+			}
 		default:
-			return d, fmt.Errorf("--disk %s: %q is neither ro nor serial=TEXT, format=FORMAT or backing=FORMAT:FILE", text, w)
+			return d, fmt.Errorf("--disk %s: %q is neither ro nor serial=TEXT, format=FORMAT, backing=FORMAT:FILE or a limit", text, w)
 		}
 	}
 	return d, nil
 }
 
-// parseNIC reads BRIDGE[,mac=ADDRESS].
+// parseNIC reads BRIDGE[,mac=ADDRESS][,down] and limits.
 func parseNIC(text string) (api.NICSpec, error) {
-	bridge, option, more := strings.Cut(text, ",")
-	mac, ok := strings.CutPrefix(option, "mac=")
-	if bridge == "" || more && !ok {
-		return api.NICSpec{}, fmt.Errorf("--nic %s: not BRIDGE[,mac=ADDRESS]", text)
+	words := strings.Split(text, ",")
+	n := api.NICSpec{Bridge: words[0]}
+	if n.Bridge == "" {
+		return n, fmt.Errorf("--nic %s: no bridge", text)
 	}
-	return api.NICSpec{Bridge: bridge, MAC: mac}, nil
+	for _, w := range words[1:] {
+		if mac, ok := strings.CutPrefix(w, "mac="); ok {
+			n.MAC = mac
+		} else if w == "down" {
+			n.LinkDown = true
+		} else if err := limitNIC(&n, w); err != nil {
+			return n, fmt.Errorf("--nic %s: %w", text, err)
+		}
+	}
+	return n, nil
 }
 
 func (p *program) vmCreate() *cobra.Command {
@@ -242,7 +264,7 @@ func (p *program) vmCreate() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "create NAME --kernel FILE [flags]", Short: "Create a VM", Args: words(1, 1),
-		Long: "Create a VM. Files are paths in the host's boot folder, those of disks in\nits folder of disks; those of a seed are read here. The VM is off unless --start\nis given.\n\nOptions of a disk: ro, serial=TEXT, format=raw, qcow2 or overlay (raw if it\nis left out), and for each file behind the disk's own backing=FORMAT:FILE.",
+		Long: "Create a VM. Files are paths in the host's boot folder, those of disks in\nits folder of disks; those of a seed are read here. The VM is off unless --start\nis given.\n\nOptions of a disk: ro, serial=TEXT, format=raw, qcow2 or overlay (raw if it\nis left out), and for each file behind the disk's own backing=FORMAT:FILE.\n\n" + limitHelp,
 		Example: "  vmctl vm create web --kernel vmlinuz --initrd initrd.img --memory 1G\n" +
 			"  vmctl vm create web --kernel vmlinuz --cmdline 'console=ttyS0' --start\n" +
 			"  vmctl vm create web --kernel vmlinuz --disk web.img --disk tools.img,ro\n" +
@@ -254,19 +276,11 @@ func (p *program) vmCreate() *cobra.Command {
 			if err != nil {
 				return usageError{fmt.Errorf("--memory: %w", err)}
 			}
-			for _, text := range disks {
-				d, err := parseDisk(text)
-				if err != nil {
-					return usageError{err}
-				}
-				spec.Disks = append(spec.Disks, d)
+			if spec.Disks, err = parseAll(disks, parseDisk); err != nil {
+				return err
 			}
-			for _, text := range nics {
-				n, err := parseNIC(text)
-				if err != nil {
-					return usageError{err}
-				}
-				spec.NICs = append(spec.NICs, n)
+			if spec.NICs, err = parseAll(nics, parseNIC); err != nil {
+				return err
 			}
 			if spec.Vsock, err = parseVsock(vsock); err != nil {
 				return usageError{err}
@@ -303,7 +317,7 @@ func (p *program) vmCreate() *cobra.Command {
 	flags.StringVar(&spec.Boot.Initrd, "initrd", "", "initial RAM disk, likewise")
 	flags.StringVar(&spec.Boot.Cmdline, "cmdline", "", "kernel command line")
 	flags.StringArrayVar(&disks, "disk", nil, "image in the host's folder of disks: FILE[,OPTION]...; may be repeated")
-	flags.StringArrayVar(&nics, "nic", nil, "network card on a bridge of the host: BRIDGE[,mac=ADDRESS]; may be repeated")
+	flags.StringArrayVar(&nics, "nic", nil, "network card on a bridge of the host: BRIDGE[,mac=ADDRESS][,OPTION]...; may be repeated")
 	seed.flags(flags)
 	flags.StringVar(&vsock, "vsock", "", "sockets between the guest and the host, with a CID or --vsock=auto")
 	flags.Lookup("vsock").NoOptDefVal = anyCID

@@ -47,6 +47,7 @@ const (
 	BIOS      = "bios\n"      // runs, and is a firmware and no kernel
 	Breaks    = "breaks\n"    // runs, and breaks its first disk
 	Unsaved   = "unsaved\n"   // runs, and cannot be saved
+	Unlimited = "unlimited\n" // runs, and refuses to limit its disks
 	Calls     = "calls\n"     // runs, and connects to CallsPort of the host's again and again
 )
 
@@ -192,6 +193,13 @@ func (s *stub) do(m ctl.Message, fds []int) (ctl.Message, *ctl.Error) {
 			return nil, &ctl.Error{Code: ctl.KernelFailed, Text: err.Error()}
 		}
 		go s.tell(&ctl.GuestReset{Count: s.resets})
+	case *ctl.SetDisk:
+		if s.state != ctl.Running || s.behaviour == Unlimited {
+			return nil, &ctl.Error{Code: ctl.DiskInvalid, Text: "no such disk"}
+		}
+		fmt.Fprintf(os.Stderr, "stub: disk %d has %+v\n", r.Disk, r.Limit)
+	case *ctl.SetNIC:
+		fmt.Fprintf(os.Stderr, "stub: nic %d has %+v\n", r.NIC, *r)
 	case *ctl.ConsoleGrant:
 		s.consoles.grant(*r)
 	case *ctl.ConsoleClose:

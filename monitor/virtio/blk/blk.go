@@ -269,7 +269,12 @@ func (d *Device) Config() []byte {
 // SetLimit bounds the requests of all queues together, and the bytes that they read and
 // write. The device is not started. What is over the limit stays in the queues, so that
 // nothing but what is under way has to be settled, reset or saved.
-func (d *Device) SetLimit(l rate.Limit) { d.limit = rate.NewBucket(l, time.Now) }
+func (d *Device) SetLimit(l rate.Limit) {
+	d.opt.Limit, d.limit = l, rate.NewBucket(l, time.Now)
+}
+
+// Limit is what was set.
+func (d *Device) Limit() rate.Limit { return d.opt.Limit }
 
 // Start serves the queues. Without a driver that flushes, every write is on the
 // medium when it is done.

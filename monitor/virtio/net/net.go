@@ -71,7 +71,7 @@ type Device struct {
 	fd     int      // of the tap: os.File.Fd would let it block
 	tap    *os.File // owns it
 	mac    [6]byte
-	down   bool
+	opt    Options
 	own    own
 	kernel *kernel // or nil: the host gave none
 	engine engine  // that of them that moves the packets
@@ -113,13 +113,16 @@ func (d *Device) check() error {
 // nothing, and the host's own means to do so differ from kernel to kernel: packets that
 // are counted or dropped go through the monitor, and all others again by the vhost.
 func (d *Device) Set(o Options) {
-	d.down = o.Down
+	d.opt = o
 	d.own.limit(o)
 	d.engine = &d.own
 	if d.kernel != nil && !o.Down && o.Receive.None() && o.Send.None() {
 		d.engine = d.kernel
 	}
 }
+
+// Options are what was set.
+func (d *Device) Options() Options { return d.opt }
 
 // Attach readies the engines.
 func (d *Device) Attach(bells []int) error {
@@ -140,7 +143,7 @@ func (*Device) Kind() virtio.Kind {
 func (d *Device) Config() []byte {
 	b := make([]byte, cfgSize)
 	copy(b, d.mac[:])
-	if !d.down {
+	if !d.opt.Down {
 		binary.LittleEndian.PutUint16(b[cfgStatus:], statusLinkUp)
 	}
 	return b

@@ -143,7 +143,8 @@ export interface paths {
         delete: operations["deleteVM"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Change a VM's name or spec; of a VM that is up or saved, limits and links of its devices and what follows its end */
+        patch: operations["changeVM"];
         trace?: never;
     };
     "/v1/vms/{id}/seed": {
@@ -379,6 +380,8 @@ export interface components {
              * @enum {string}
              */
             format?: "raw" | "qcow2" | "overlay";
+            /** @description Of its requests, and of the bytes that they read and write */
+            limit?: components["schemas"]["RateLimit"];
             /** @description A raw one has whole sectors of 512 bytes; one VM at a time may write to it */
             path: string;
             /** @description Any number of VMs may read it at a time */
@@ -453,8 +456,14 @@ export interface components {
         NICSpec: {
             /** @description A bridge that vmctld was allowed to put VMs on */
             bridge: string;
+            /** @description As if its cable were unplugged: nothing goes through, and the guest sees that */
+            linkDown?: boolean;
             /** @description Its address; given when the VM is created if it is left out */
             mac?: string;
+            /** @description Of what the guest receives */
+            receiveLimit?: components["schemas"]["RateLimit"];
+            /** @description Of what the guest sends */
+            sendLimit?: components["schemas"]["RateLimit"];
         };
         Problem: {
             /**
@@ -483,6 +492,23 @@ export interface components {
             location: string;
             /** @description What is wrong with it */
             message: string;
+        };
+        RateLimit: {
+            /**
+             * Format: int64
+             * @description For how long it saves what it did not use, to use it at once; 100 if it is left out
+             */
+            burstMillis?: number;
+            /**
+             * Format: int64
+             * @description Without it any number
+             */
+            bytesPerSecond?: number;
+            /**
+             * Format: int64
+             * @description Requests of a disk, packets of a network card; without it any number
+             */
+            opsPerSecond?: number;
         };
         RefusedData: {
             /** @description As vmhttp claims it; empty when nothing could be believed */
@@ -642,6 +668,14 @@ export interface components {
              * @description Of the last change of name, spec or state
              */
             updatedAt: string;
+        };
+        VMChange: {
+            /** @description Of a VM that is off */
+            name?: string;
+            /** @description Fields of VMSpec: each takes the place of the one before, null brings back what it is when it is left out, and a list is given whole */
+            spec?: {
+                [key: string]: unknown;
+            };
         };
         VMCreate: {
             name: string;
@@ -1115,6 +1149,46 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["TaskAccepted"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    changeVM: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Needed: the VM's ETag, or * for any */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/merge-patch+json": components["schemas"]["VMChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VM"];
                 };
             };
             /** @description Error */
