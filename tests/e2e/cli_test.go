@@ -168,10 +168,19 @@ func TestDevices(t *testing.T) {
 	say("cat /sys/block/vda/serial; echo; echo of the $((6*7)) | dd of=/dev/vda conv=sync,fsync 2>/dev/null; echo is $((40+2))\n", `(?m)^e2e\r?\nis 42\r?$`)
 	say("cat /sys/block/vdb/serial; echo; cat /sys/block/vdb/ro; grep -ac '#cloud-config of e2e' /dev/vdb; dd if=/dev/vdb bs=1 skip=32808 count=6 2>/dev/null; echo\n", `(?m)^seed\r?\n1\r?\n1\r?\ncidata\r?$`)
 	say("ip link set eth0 up; ip addr add 192.168.77.2/24 dev eth0; ping -c 3 -W 20 192.168.77.1 | grep -c 'bytes from'\n", `(?m)^3\r?$`)
+	// The guest's own driver sees what is changed under it.
+	c.refused(4, "stateConflict", "vm", "set", "disk", "--vcpus", "2")
+	c.ok("vm", "set", "disk", "--link", "0=down", "--disk-limit", "0,bytes=1M,burst=1ms")
+	say("until [ $(cat /sys/class/net/eth0/carrier) = 0 ]; do sleep 0.1; done; echo down $((40+3))\n", `(?m)^down 43\r?$`)
+	say("s=$(cut -d. -f1 /proc/uptime); dd if=/dev/vda of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null; [ $(($(cut -d. -f1 /proc/uptime)-s)) -ge 3 ] && echo slow $((40+4))\n", `(?m)^slow 44\r?$`)
+	c.ok("vm", "set", "disk", "--link", "0=up", "--disk-limit", "0")
+	say("until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 0.1; done; ping -c 3 -W 20 192.168.77.1 | grep -c 'bytes from'; echo up $((40+5))\n", `(?m)^3\r?\nup 45\r?$`)
 	c.ok("vm", "off", "disk")
+	c.ok("vm", "set", "disk", "--vcpus", "2", "--name", "two")
+	c.ok("vm", "set", "two", "--name", "disk")
 	c.ok("vm", "on", "disk")
 	say("", `(?s)(init reached.*guest# .*){2}`) // the console shows the first time, too
-	say("head -n 1 /dev/vda\n", `(?m)^of the 42\r?$`)
+	say("head -n 1 /dev/vda; nproc\n", `(?m)^of the 42\r?\n2\r?$`)
 	c.ok("vm", "off", "disk")
 	if out := c.ok("vm", "seed", "disk"); !strings.Contains(out, "#cloud-config of e2e") {
 		t.Errorf("its seed is:\n%s", out)
