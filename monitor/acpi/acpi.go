@@ -282,7 +282,8 @@ func dsdt(kind Kind, generation uint32) []byte {
 	// No routing of interrupt lines: devices have none, they send messages.
 	bridge := device("PCI0",
 		named("_HID", eisaID("PNP0A08")), named("_CID", eisaID("PNP0A03")), named("_UID", integer(0)),
-		named("_CRS", resources(buses(0, 0), ports(pci.AddressPort, 8), window(pci.WindowBase, pci.WindowEnd))))
+		named("_CRS", resources(buses(0, 0), ports(pci.AddressPort, 8), window(pci.WindowBase, pci.WindowEnd))),
+		slots())
 	board := device("MBRD",
 		named("_HID", eisaID("PNP0C02")), named("_UID", integer(0)),
 		named("_CRS", resources(reserved(pci.ECAMBase, pci.ECAMSize))))
@@ -318,7 +319,38 @@ func eventDevice() []byte {
 			store(name("GPES"), local(0)),
 			store(local(0), name("GPES")), // clears what it was
 			happened(legacy.EventButton, notify(name("PWRB"), buttonPressed)),
-			happened(legacy.EventGeneration, notify(name("VGEN"), generationChanged))))
+			happened(legacy.EventGeneration, notify(name("VGEN"), generationChanged)),
+			happened(legacy.EventSlots, slotsChanged)))
+}
+
+// slotsChanged calls what slots has.
+var slotsChanged = path("_SB_", "PCI0", "SLTS")
+
+// What a notification of a slot says.
+const (
+	slotCame  = 1
+	slotLeave = 3
+)
+
+// slots are the devices of the bus as far as they can come and go: whatever is in a slot.
+func slots() []byte {
+	bit := func(slot int) []byte { return integer(uint32(1) << slot) }
+	terms := join(
+		portRegion("SLTR", legacy.SlotsBase, legacy.SlotsSize),
+		field("SLTR", unit{"SLTC", 32}, unit{"SLTL", 32}, unit{"SLTE", 32}))
+	changed := join( // reads, and clears what was read
+		store(name("SLTC"), local(0)), store(local(0), name("SLTC")),
+		store(name("SLTL"), local(1)), store(local(1), name("SLTL")))
+	for slot := 1; slot < pci.Slots; slot++ {
+		id := string([]byte{'S', byte('0' + slot/10), byte('0' + slot%10), '_'})
+		terms = join(terms, device(id,
+			named("_ADR", integer(uint32(slot)<<16)), named("_SUN", integer(uint32(slot))),
+			method("_EJ0", 1, store(bit(slot), name("SLTE")))))
+		changed = join(changed,
+			when(and(local(0), bit(slot)), notify(name(id), slotCame)),
+			when(and(local(1), bit(slot)), notify(name(id), slotLeave)))
+	}
+	return join(terms, method("SLTS", 0, changed))
 }
 
 // generalEvents are a PC's: the system finds in the register what happened.
@@ -327,5 +359,6 @@ func generalEvents() []byte {
 		return method("_E0"+string('0'+rune(bits.TrailingZeros8(uint8(e)))), 0, do...)
 	}
 	return scope(root("_GPE"),
-		on(legacy.EventGeneration, notify(from("_SB_", "VGEN"), generationChanged)))
+		on(legacy.EventGeneration, notify(from("_SB_", "VGEN"), generationChanged)),
+		on(legacy.EventSlots, slotsChanged))
 }

@@ -16,6 +16,9 @@ func root(s string) []byte { return append([]byte{'\\'}, s...) }
 // from encodes a name of two segments, from the root on.
 func from(scope, s string) []byte { return join([]byte{'\\', 0x2e}, name(scope), name(s)) }
 
+// path encodes a name of three segments, from the root on.
+func path(a, b, c string) []byte { return join([]byte{'\\', 0x2f, 3}, name(a), name(b), name(c)) }
+
 // join puts terms one behind the other.
 func join(terms ...[]byte) []byte {
 	var out []byte

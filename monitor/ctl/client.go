@@ -208,6 +208,27 @@ func (c *Client) DiskMerge(ctx context.Context, disk uint8, do MergeStep) (*Disk
 	return answer[*DiskMergeReply](c.Call(ctx, DiskMerge{disk, do}))
 }
 
+// AttachDisk puts a disk into the machine, and returns its number.
+func (c *Client) AttachDisk(ctx context.Context, d spec.Disk) (uint8, error) {
+	return c.attach(ctx, AttachDisk{d})
+}
+
+// AttachNIC puts a network card into the machine, and returns its number.
+func (c *Client) AttachNIC(ctx context.Context, n spec.NIC) (uint8, error) {
+	return c.attach(ctx, AttachNIC{n})
+}
+
+func (c *Client) attach(ctx context.Context, m Message) (uint8, error) {
+	r, err := answer[*AttachReply](c.Call(ctx, m))
+	if err != nil {
+		return 0, err
+	}
+	return r.Number, nil
+}
+
+// Detach asks the guest to let go of a device; Detached follows when it has.
+func (c *Client) Detach(ctx context.Context, m Detach) error { return c.do(ctx, m) }
+
 // SetDisk changes a disk.
 func (c *Client) SetDisk(ctx context.Context, m SetDisk) error { return c.do(ctx, m) }
 

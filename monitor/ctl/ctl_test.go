@@ -38,6 +38,10 @@ var messages = []ctl.Message{
 	&ctl.ConsoleOpened{Viewer: 1, Session: "s", User: "u", Address: "192.0.2.1", Mode: ctl.ReadWrite},
 	&ctl.ConsoleClosed{Viewer: 1, Session: "s", User: "u", Reason: "slow"},
 	&ctl.DeviceBroken{Device: "disk0", Text: "loop"}, &ctl.VsockDial{Number: 8, Port: 1 << 31}, &ctl.VsockDialed{Number: 9},
+	&ctl.AttachDisk{Disk: spec.Disk{Backend: 7, ReadOnly: true, ID: "x", Format: spec.QCOW2, Backing: []spec.Format{spec.Raw}, Limit: rate.Limit{Ops: 5}}},
+	&ctl.AttachNIC{NIC: spec.NIC{Backend: 8, MAC: [6]byte{2, 0, 0, 0, 0, 1}, Send: rate.Limit{Ops: 5}, Down: true}},
+	&ctl.Detach{IsNIC: true, Number: 3},
+	&ctl.Detached{Number: 4},
 	&ctl.SetDisk{Disk: 3, Limit: rate.Limit{Bytes: 1 << 20, Ops: 100, Burst: 50}},
 	&ctl.SetNIC{NIC: 2, Receive: rate.Limit{Bytes: 1 << 20}, Send: rate.Limit{Ops: 5}, Down: true},
 }

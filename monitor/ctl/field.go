@@ -163,6 +163,31 @@ func (m *SetDisk) decode(r *wire.Reader) {
 	}
 }
 
+func (m AttachDisk) encode(w *wire.Writer) { m.Disk.Encode(w) }
+
+func (m *AttachDisk) decode(r *wire.Reader) { m.Disk = spec.DecodeDisk(r) }
+
+func (m AttachNIC) encode(w *wire.Writer) { m.NIC.Encode(w) }
+
+func (m *AttachNIC) decode(r *wire.Reader) { m.NIC = spec.DecodeNIC(r) }
+
+func (m Detach) encode(w *wire.Writer) {
+	w.Bool(m.IsNIC)
+	w.U8(m.Number)
+}
+
+func (m *Detach) decode(r *wire.Reader) { m.IsNIC, m.Number = r.Bool(), r.U8() }
+
+func (m AttachReply) encode(w *wire.Writer)  { w.U8(m.Number) }
+func (m *AttachReply) decode(r *wire.Reader) { m.Number = r.U8() }
+
+func (m Detached) encode(w *wire.Writer) {
+	w.Bool(m.IsNIC)
+	w.U8(m.Number)
+}
+
+func (m *Detached) decode(r *wire.Reader) { m.IsNIC, m.Number = r.Bool(), r.U8() }
+
 func (m SetNIC) encode(w *wire.Writer) {
 	w.U8(m.NIC)
 	m.Receive.Encode(w)

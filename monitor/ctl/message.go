@@ -32,6 +32,9 @@ const (
 	typeDiskMerge    Type = 15
 	typeSetDisk      Type = 16
 	typeSetNIC       Type = 17
+	typeAttachDisk   Type = 18
+	typeAttachNIC    Type = 19
+	typeDetach       Type = 20
 
 	typeGuestReset    Type = 0x4001
 	typeStopped       Type = 0x4002
@@ -39,6 +42,7 @@ const (
 	typeConsoleClosed Type = 0x4004
 	typeDeviceBroken  Type = 0x4005
 	typeVsockDial     Type = 0x4006
+	typeDetached      Type = 0x4007
 )
 
 // Limits of fields, in bytes.
@@ -205,14 +209,29 @@ type (
 
 	// SetDisk changes the limit of a disk. State: running.
 	SetDisk struct {
-		Disk  uint8 // its place in Spec
+		Disk  uint8 // its number
 		Limit rate.Limit
+	}
+
+	// AttachDisk puts a disk into the machine while its guest runs. AttachReply has its
+	// number, which DiskSwitch, DiskMerge, SetDisk and Detach take: the lowest that no disk
+	// has; those of Spec are numbered by their place. State: running.
+	AttachDisk struct{ Disk spec.Disk }
+
+	// AttachNIC puts a network card into it, likewise.
+	AttachNIC struct{ NIC spec.NIC }
+
+	// Detach asks the guest to let go of a device, which Detached tells; until then, or
+	// until the guest is reset, it works. It may be asked again. State: running.
+	Detach struct {
+		IsNIC  bool // and no disk
+		Number uint8
 	}
 
 	// SetNIC changes limits and link of a network card; the guest sees what becomes of
 	// the link. State: running.
 	SetNIC struct {
-		NIC           uint8 // its place in Spec
+		NIC           uint8 // its number
 		Receive, Send rate.Limit
 		Down          bool
 	}
@@ -254,6 +273,12 @@ type (
 		MajorFaults                    uint64 // number, since its boot
 	}
 
+	// AttachReply answers AttachDisk and AttachNIC.
+	AttachReply struct {
+		of     Type
+		Number uint8
+	}
+
 	// DiskMergeReply answers DiskMerge. While the state is Merged, either the chain with
 	// the uppermost file or that without it is the disk after a power cut.
 	DiskMergeReply struct {
@@ -289,6 +314,12 @@ type (
 	DeviceBroken struct {
 		Device string // such as "disk0"
 		Text   string // which rule, for people
+	}
+
+	// Detached: the guest let go of a device, whose files are closed.
+	Detached struct {
+		IsNIC  bool
+		Number uint8
 	}
 
 	// VsockDial: the guest wants to connect to a port of the host's; VsockDialed is to
@@ -332,6 +363,11 @@ func (DiskSwitch) kind() Type     { return typeDiskSwitch }
 func (DiskMerge) kind() Type      { return typeDiskMerge }
 func (SetDisk) kind() Type        { return typeSetDisk }
 func (SetNIC) kind() Type         { return typeSetNIC }
+func (AttachDisk) kind() Type     { return typeAttachDisk }
+func (AttachNIC) kind() Type      { return typeAttachNIC }
+func (Detach) kind() Type         { return typeDetach }
+func (r AttachReply) kind() Type  { return r.of | replyBit }
+func (Detached) kind() Type       { return typeDetached }
 func (DiskMergeReply) kind() Type { return typeDiskMerge | replyBit }
 func (VsockDialed) kind() Type    { return typeVsockDialed }
 func (BalloonReply) kind() Type   { return typeBalloon | replyBit }
@@ -344,6 +380,11 @@ func (ConsoleOpened) kind() Type  { return typeConsoleOpened }
 func (ConsoleClosed) kind() Type  { return typeConsoleClosed }
 func (DeviceBroken) kind() Type   { return typeDeviceBroken }
 func (VsockDial) kind() Type      { return typeVsockDial }
+
+// AttachedWith is the reply to a request that attaches a device.
+func AttachedWith(request Message, number uint8) AttachReply {
+	return AttachReply{of: request.kind(), Number: number}
+}
 
 // DoneWith is the reply without fields to a request.
 func DoneWith(request Message) Done { return Done{of: request.kind()} }

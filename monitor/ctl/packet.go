@@ -153,6 +153,16 @@ func fresh(kind Type) decoder {
 		return new(SetDisk)
 	case typeSetNIC:
 		return new(SetNIC)
+	case typeAttachDisk:
+		return new(AttachDisk)
+	case typeAttachNIC:
+		return new(AttachNIC)
+	case typeDetach:
+		return new(Detach)
+	case typeAttachDisk | replyBit, typeAttachNIC | replyBit:
+		return &AttachReply{of: kind &^ replyBit}
+	case typeDetached:
+		return new(Detached)
 	case typeBalloon | replyBit:
 		return new(BalloonReply)
 	case typeDiskMerge | replyBit:
@@ -174,7 +184,7 @@ func fresh(kind Type) decoder {
 	case typeVsockDial:
 		return new(VsockDial)
 	}
-	if of := kind &^ replyBit; kind&replyBit != 0 && of >= typeConfigure && of <= typeSetNIC {
+	if of := kind &^ replyBit; kind&replyBit != 0 && of >= typeConfigure && of <= typeDetach {
 		return &Done{of: of}
 	}
 	return nil

@@ -26,6 +26,7 @@ type Event uint8
 const (
 	EventButton     Event = 1 << 0 // of a hardware-reduced machine
 	EventGeneration Event = 1 << 1 // the machine was restored
+	EventSlots      Event = 1 << 2 // see Slots
 )
 
 const (

@@ -4,7 +4,6 @@ package machine
 
 import (
 	"errors"
-	"strconv"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -22,21 +21,25 @@ import (
 type device struct {
 	*virtio.Transport
 	messages *messages
+	slot     int
+	leaving  bool
+	gone     func()      // is called, with Machine.mu, when it is out of the machine
 	told     atomic.Bool // that it is broken, since the guest's last reset
 }
 
 // nic is a network card and where it is.
 type nic struct {
-	dev  *net.Device
-	port *virtio.Transport
+	dev     *net.Device
+	port    *device
+	backend uint32
 }
 
 // SetNIC changes limits and link of a network card of a running machine. errors.Is: ErrNoNIC.
 func (m *Machine) SetNIC(n uint8, o net.Options) error {
-	if int(n) >= len(m.nics) {
-		return ErrNoNIC
+	c, err := m.nic(n)
+	if err != nil {
+		return err
 	}
-	c := m.nics[n]
 	if c.dev.Options() == o {
 		return nil
 	}
@@ -49,46 +52,37 @@ func (m *Machine) SetNIC(n uint8, o net.Options) error {
 // addVirtio puts the devices on the bus, always in the same order, so that a guest
 // finds them in the same slots.
 func (m *Machine) addVirtio() error {
-	if err := m.plug("rng", rng.New()); err != nil {
+	if _, err := m.plug("rng", rng.New()); err != nil {
 		return err
 	}
 	if m.spec.Console == spec.Virtio {
 		m.hvc = console.New(m.output.Put, m.output.Room)
-		if err := m.plug("console", m.hvc); err != nil {
-			return err
-		}
-		m.hvcPort = m.devices[len(m.devices)-1].Transport
-	}
-	for i, d := range m.spec.Disks {
-		disk, err := m.openDisk(d)
-		if err == nil {
-			err = m.plug("disk"+strconv.Itoa(i), disk.dev)
-		}
+		d, err := m.plug("console", m.hvc)
 		if err != nil {
 			return err
 		}
-		disk.port = m.devices[len(m.devices)-1].Transport
-		m.disks = append(m.disks, disk)
+		m.hvcPort = d.Transport
 	}
-	for i, n := range m.spec.NICs {
-		dev, err := m.openNIC(n)
-		if err == nil {
-			err = m.plug("nic"+strconv.Itoa(i), dev)
-		}
-		if err != nil {
+	for _, d := range m.spec.Disks {
+		if _, err := m.addDisk(d); err != nil {
 			return err
 		}
-		m.nics = append(m.nics, nic{dev, m.devices[len(m.devices)-1].Transport})
+	}
+	for _, n := range m.spec.NICs {
+		if _, err := m.addNIC(n); err != nil {
+			return err
+		}
 	}
 	m.balloon = balloon.New(m.memory)
-	if err := m.plug("balloon", m.balloon); err != nil {
+	d, err := m.plug("balloon", m.balloon)
+	if err != nil {
 		return err
 	}
-	m.airPort = m.devices[len(m.devices)-1].Transport
+	m.airPort = d.Transport
 	if m.vsock != nil {
-		return m.plug("vsock", m.vsock)
+		_, err = m.plug("vsock", m.vsock)
 	}
-	return nil
+	return err
 }
 
 var (
@@ -136,8 +130,8 @@ func (m *Machine) openNIC(n spec.NIC) (*net.Device, error) {
 	return net.Open(fds[0], fds[1], n.MAC, m.memory, net.Options{Receive: n.Receive, Send: n.Send, Down: n.Down})
 }
 
-// plug puts one device into the next slot. It takes the device over.
-func (m *Machine) plug(name string, dev virtio.Device) error {
+// plug puts one device into the lowest free slot. It takes the device over.
+func (m *Machine) plug(name string, dev virtio.Device) (*device, error) {
 	d := &device{messages: m.routes.newMessages(dev.Kind().Queues + 1)}
 	t, function, err := virtio.NewTransport(dev, virtio.Env{
 		Memory: m.memory, Messages: d.messages, Doorbell: m.doorbell,
@@ -148,12 +142,17 @@ func (m *Machine) plug(name string, dev virtio.Device) error {
 		},
 	})
 	if err != nil {
-		return err
+		return nil, errors.Join(err, d.messages.close())
 	}
 	d.Transport = t
+	if d.slot, err = m.pci.Add(function); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
 	m.devices = append(m.devices, d)
-	return m.pci.Add(function)
+	return d, nil
 }
+
+func (d *device) close() error { return errors.Join(d.Close(), d.messages.close()) }
 
 // doorbell lets writes of any size to an address ring an eventfd.
 func (m *Machine) doorbell(addr uint64, fd int, on bool) error {
@@ -165,8 +164,11 @@ func (m *Machine) doorbell(addr uint64, fd int, on bool) error {
 }
 
 // settle takes all devices back to power-on, when they have done what the guest
-// asked for. All processors are parked.
+// asked for; it lets go of those that it was asked to. All processors are parked.
 func (m *Machine) settle() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.remove(func(d *device) bool { return d.leaving })
 	m.pci.Reset()
 	for _, d := range m.devices {
 		d.told.Store(false)
@@ -174,13 +176,17 @@ func (m *Machine) settle() {
 }
 
 func (m *Machine) closeDevices() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	var errs []error
 	for _, d := range m.disks {
-		d.halt()
+		if d != nil {
+			d.halt()
+		}
 	}
 	for _, d := range m.devices {
-		errs = append(errs, d.Close(), d.messages.close())
+		errs = append(errs, d.close())
 	}
-	m.devices, m.disks = nil, nil
+	m.devices, m.disks, m.nics = nil, nil, nil
 	return errors.Join(errs...)
 }

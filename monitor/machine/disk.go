@@ -13,7 +13,6 @@ import (
 	"vmctl/monitor/qcow2"
 	"vmctl/monitor/rate"
 	"vmctl/monitor/spec"
-	"vmctl/monitor/virtio"
 	"vmctl/monitor/virtio/blk"
 )
 
@@ -37,7 +36,7 @@ var (
 // disk is a disk and what it is made of.
 type disk struct {
 	dev    *blk.Device
-	port   *virtio.Transport
+	port   *device
 	files  int      // in all
 	chain  []uint32 // backends of the disk's own files, the uppermost first
 	merge  *overlay.Merge
@@ -129,13 +128,6 @@ func openLayers(layers []layer) (blk.Image, error) {
 		files[i] = qcow2.File{File: l.File, Raw: l.format == spec.Raw}
 	}
 	return qcow2.Open(files...)
-}
-
-func (m *Machine) disk(n uint8) (*disk, error) {
-	if int(n) >= len(m.disks) {
-		return nil, ErrNoDisk
-	}
-	return m.disks[n], nil
 }
 
 // SwitchDisk lets a disk go on in a new overlay above what it is made of, which is only

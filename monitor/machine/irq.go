@@ -5,6 +5,7 @@ package machine
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,14 @@ type routes struct {
 
 	mu    sync.Mutex // guards what follows
 	table []abi.KVMIRQRoutingEntry
-	next  uint32 // number that no vector has
+	next  uint32 // number that no vector ever had
+	freed []span // of numbers
+}
+
+// span is some numbers from one on.
+type span struct {
+	first uint32
+	n     int
 }
 
 func newRoutes(vm *abi.VM) *routes {
@@ -81,9 +89,24 @@ type messages struct {
 func (r *routes) newMessages(n int) *messages {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for i, s := range r.freed {
+		if s.n == n {
+			r.freed = slices.Delete(r.freed, i, i+1)
+			return &messages{routes: r, first: s.first, fds: make([]int, n)}
+		}
+	}
 	m := &messages{routes: r, first: r.next, fds: make([]int, n)}
 	r.next += uint32(n)
 	return m
+}
+
+// forget takes the numbers of some vectors back.
+func (r *routes) forget(first uint32, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.table = slices.DeleteFunc(r.table, func(e abi.KVMIRQRoutingEntry) bool { return e.GSI >= first && e.GSI < first+uint32(n) })
+	_ = r.vm.SetRoutes(r.table) // what it keeps of them nobody sends by
+	r.freed = append(r.freed, span{first, n})
 }
 
 // Route lets a vector send a message, and reports whether it does. One that cannot
@@ -131,5 +154,6 @@ func (m *messages) close() error {
 			m.fds[i] = 0
 		}
 	}
+	m.routes.forget(m.first, len(m.fds))
 	return errors.Join(errs...)
 }

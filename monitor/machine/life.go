@@ -103,6 +103,7 @@ func (m *Machine) reset() error {
 		m.fwcfg.Reset()
 	}
 	m.pm.Reset()
+	m.slots.Reset()
 	m.settle() // before memory is cleared: devices write to it
 	if err := m.chips.put(m.vm, 0); err != nil {
 		return err

@@ -66,6 +66,9 @@ type Config struct {
 	// Reset is called, from Run's goroutine, when the guest was reset and before
 	// it runs again.
 	Reset func(count uint32)
+	// Detached is called, from any goroutine, when the guest has let go of a device that
+	// it was asked to.
+	Detached func(nic bool, number uint8)
 	// Broken is called, from any goroutine and once for each device and reset, when
 	// the guest's driver broke a rule: the device waits for a reset.
 	Broken func(device string, err error)
@@ -94,6 +97,13 @@ type Machine struct {
 	spec     spec.Spec
 	onBoot   func(count uint32)
 	onBroken func(device string, err error)
+	onGone   func(nic bool, number uint8)
+
+	mu      sync.Mutex // guards what follows: devices come and go
+	devices []*device
+	disks   []*disk // by number; nil: detached
+	nics    []*nic  // likewise
+	varied  bool    // they are not those of the spec any more
 
 	memory  *mem.Memory
 	image   image
@@ -101,9 +111,7 @@ type Machine struct {
 	mmio    bus.Space
 	pci     *pci.Host
 	routes  *routes
-	devices []*device
-	disks   []*disk // those of the spec; for one caller at a time
-	nics    []nic   // likewise
+	slots   legacy.Slots
 	output  Output
 	hvc     *console.Device // nil: the serial port is the console
 	hvcPort *virtio.Transport
@@ -135,7 +143,7 @@ type Machine struct {
 // error the VM is of no more use. errors.Is: the errors of boot and mem, those of
 // the files, and unix.Errno from the module.
 func New(c Config) (*Machine, error) {
-	m := &Machine{vm: c.VM, spec: c.Spec, onBoot: c.Reset, onBroken: c.Broken, output: c.Output}
+	m := &Machine{vm: c.VM, spec: c.Spec, onBoot: c.Reset, onBroken: c.Broken, onGone: c.Detached, output: c.Output}
 	if c.Spec.CID != 0 {
 		m.vsock = vsock.New(c.Spec.CID, c.Vsock, c.Dial, c.Idle)
 	}
@@ -246,6 +254,7 @@ func (m *Machine) addDevices() error {
 	line := func(up bool) { m.setLine(legacy.COM1Line, up) }
 	m.uart = legacy.NewUART(m.output.Put, line, m.output.Room)
 	m.rtc = legacy.NewRTC(time.Now)
+	m.slots.Eject = m.eject
 	m.pm = &legacy.PM{Off: m.guestOff, Reduced: !m.spec.Firmware, Line: func(up bool) { m.setLine(acpi.EventLine, up) }}
 	m.pci, m.routes = pci.NewHost(), newRoutes(m.vm)
 	reset := func() { m.stop(cause{reset: true, text: "guest reset"}) }
@@ -258,6 +267,7 @@ func (m *Machine) addDevices() error {
 		m.ports.Add(legacy.ResetPort, 1, &m.resetIO),
 		m.ports.AddRegisters(legacy.SleepBase, legacy.SleepRegisters, &legacy.Sleep{Off: m.guestOff}),
 		m.ports.AddRegisters(legacy.PMBase, legacy.PMRegisters, m.pm),
+		m.ports.AddRegisters(legacy.SlotsBase, legacy.SlotsSize, &m.slots),
 		m.ports.AddRegisters(legacy.PanicPort, legacy.PanicRegisters, &legacy.Panic{Panicked: panicked}),
 		m.ports.AddRegisters(legacy.DebugPort, legacy.DebugRegisters, &m.debug),
 		m.pci.Attach(&m.ports, &m.mmio),

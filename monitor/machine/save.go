@@ -21,14 +21,23 @@ import (
 // meanwhile.
 var ErrNotPaused = errors.New("machine is saved only while its VM is paused")
 
+// ErrVaried is a machine to save whose devices are not those that it began with: the one
+// that goes on would have them in other slots.
+var ErrVaried = errors.New("machine is not saved after devices came or went")
+
 // A guest's MSRs that want to be restored apart: the counter goes on with the time that
 // passed, and the timer's deadline is one of the counter.
 const msrTSCDeadline = 0x6e0
 
 // Save writes the machine to two empty files, and lets its devices go on. Its VM is
 // paused, with no exit unsettled, and stays so: the processors' threads wait at the
-// gate. errors.Is: ErrNotPaused, the errors of package saved, those of the files.
+// gate. errors.Is: ErrNotPaused, ErrVaried, the errors of package saved, those of the files.
 func (m *Machine) Save(f saved.Files) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.varied {
+		return ErrVaried
+	}
 	if m.quiet.Swap(true) {
 		return ErrNotPaused
 	}
@@ -46,7 +55,7 @@ func (m *Machine) Save(f saved.Files) error {
 
 // goOn lets the devices work that the guest had started.
 func (m *Machine) goOn() {
-	for _, d := range m.devices {
+	for _, d := range m.devices { // nobody else is there
 		d.Resume()
 	}
 	if m.vsock != nil {

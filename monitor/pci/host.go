@@ -31,8 +31,10 @@ const (
 	WindowEnd  = 0xfec00000
 )
 
+// Slots is how many the bus has; the first is the bridge's.
+const Slots = 32
+
 const (
-	slots       = 32
 	bridgeClass = 0x060000
 
 	// Numbers that Linux knows as a plain host bridge without quirks.
@@ -43,48 +45,79 @@ const (
 // Host is the bridge with its bus.
 type Host struct {
 	mu      sync.RWMutex // guards the functions' state
-	devices [slots]*Function
+	devices [Slots]*Function
 	address atomic.Uint32
-	free    uint32 // the lowest address that no BAR was placed at
 }
 
 // NewHost makes a bus with nothing but the bridge on it.
 func NewHost() *Host {
-	h := &Host{free: WindowBase}
+	h := new(Host)
 	h.devices[0] = NewFunction(ID{Vendor: bridgeVendor, Device: bridgeDevice, Class: bridgeClass})
 	h.devices[0].freeze()
 	return h
 }
 
-// Add puts a function into the lowest free slot and its BARs into free memory
-// space. errors.Is: ErrFull.
-func (h *Host) Add(f *Function) error {
+// Add puts a function into the lowest free slot, its BARs where nothing was placed, and
+// returns the slot. errors.Is: ErrFull.
+func (h *Host) Add(f *Function) (slot int, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for slot := range h.devices {
 		if h.devices[slot] == nil {
 			if err := h.place(f); err != nil {
-				return err
+				return 0, err
 			}
 			f.freeze()
 			h.devices[slot] = f
-			return nil
+			return slot, nil
 		}
 	}
-	return ErrFull
+	return 0, ErrFull
 }
 
+// Remove takes what is in a slot out of it.
+func (h *Host) Remove(slot int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.devices[slot] = nil
+}
+
+// place gives each BAR the lowest address at which no other is at power-on.
 func (h *Host) place(f *Function) error {
 	for n, b := range f.bars {
 		if b.dev == nil {
 			continue
 		}
-		at := (uint64(h.free) + uint64(b.size) - 1) &^ (uint64(b.size) - 1)
+		at := h.free(f, n, b.size)
 		if at+uint64(b.size) > WindowEnd {
 			return ErrFull
 		}
 		f.place(n, uint32(at))
-		h.free = uint32(at) + b.size
 	}
 	return nil
+}
+
+func (h *Host) free(f *Function, before int, size uint32) uint64 {
+	at := uint64(WindowBase)
+	for moved := true; moved; {
+		moved = false
+		at = (at + uint64(size) - 1) &^ (uint64(size) - 1)
+		avoid := func(space *[configSize]byte, bars []bar) {
+			for n, b := range bars {
+				base := uint64(order.Uint32(space[regBAR0+4*n:]))
+				if b.dev != nil && at < base+uint64(b.size) && base < at+uint64(size) {
+					at, moved = base+uint64(b.size), true
+				}
+			}
+		}
+		avoid(&f.space, f.bars[:before])
+		for _, other := range h.devices {
+			if other != nil {
+				avoid(&other.fresh, other.bars[:])
+			}
+		}
+	}
+	return at
 }
 
 // Reset takes all functions back to power-on. The processors are parked.
@@ -121,14 +154,16 @@ func (h *Host) Attach(ports, memory *bus.Space) error {
 // config answers an access to a configuration space. A function that is not
 // there, and what is behind the 256 bytes of one that is, reads as all ones.
 func (h *Host) config(slot, function, reg int, data []byte, write bool) {
-	if function != 0 || slot >= slots || h.devices[slot] == nil {
+	if function != 0 || slot >= Slots {
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if write {
+	switch {
+	case h.devices[slot] == nil:
+	case write:
 		h.devices[slot].write(reg, data)
-	} else {
+	default:
 		h.devices[slot].read(reg, data)
 	}
 }

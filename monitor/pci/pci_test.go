@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"testing"
 
 	"vmctl/monitor/bus"
@@ -29,7 +30,7 @@ func newMachine(t testing.TB, functions ...*pci.Function) *machine {
 	t.Helper()
 	m := &machine{t: t, host: pci.NewHost()}
 	for _, f := range functions {
-		if err := m.host.Add(f); err != nil {
+		if _, err := m.host.Add(f); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -186,21 +187,53 @@ func TestBadBARs(t *testing.T) {
 	}
 }
 
+// TestComeAndGo: a slot that was left is empty for the guest and the next function's, which
+// has addresses that no other has at power-on.
+func TestComeAndGo(t *testing.T) {
+	made := func(size uint32) *pci.Function {
+		f := pci.NewFunction(anID)
+		if err := f.SetBAR(0, size, new(ram)); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	m := newMachine(t, made(4096), made(16384), made(4096))
+	bars := []uint32{m.read32(1, 0x10), m.read32(2, 0x10), m.read32(3, 0x10)}
+	m.write32(1, 0x10, bars[1]) // where the guest puts one does not count
+	m.host.Remove(2)
+	if id := m.read32(2, 0); id != 0xffffffff {
+		t.Errorf("the empty slot has %#x", id)
+	}
+	type span struct{ at, size uint32 }
+	taken := []span{{bars[0], 4096}, {bars[2], 4096}}
+	for i, size := range []uint32{4096, 8192, 16384} {
+		slot, err := m.host.Add(made(size))
+		if want := []int{2, 4, 5}[i]; err != nil || slot != want {
+			t.Fatalf("got slot %d, want %d: %v", slot, want, err)
+		}
+		at := m.read32(slot, 0x10)
+		if at%size != 0 || at < pci.WindowBase || slices.ContainsFunc(taken, func(s span) bool { return at < s.at+s.size && s.at < at+size }) {
+			t.Errorf("slot %d is at %#x, and others at %#x", slot, at, taken)
+		}
+		taken = append(taken, span{at, size})
+	}
+}
+
 func TestNoRoom(t *testing.T) {
 	h := pci.NewHost()
 	for range 31 {
-		if err := h.Add(pci.NewFunction(anID)); err != nil {
+		if _, err := h.Add(pci.NewFunction(anID)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := h.Add(pci.NewFunction(anID)); !errors.Is(err, pci.ErrFull) {
+	if _, err := h.Add(pci.NewFunction(anID)); !errors.Is(err, pci.ErrFull) {
 		t.Errorf("33rd function: %v", err)
 	}
 	large := pci.NewFunction(anID)
 	if err := large.SetBAR(0, 1<<30, new(ram)); err != nil {
 		t.Fatal(err)
 	}
-	if err := pci.NewHost().Add(large); !errors.Is(err, pci.ErrFull) {
+	if _, err := pci.NewHost().Add(large); !errors.Is(err, pci.ErrFull) {
 		t.Errorf("BAR of 1 GiB: %v", err)
 	}
 	f := pci.NewFunction(anID)

@@ -194,14 +194,25 @@ func (s *Spec) Validate() error {
 		backends = append(append(backends, d.Backend), d.Own...)
 	}
 	for _, n := range s.NICs {
-		if n.MAC[0]&1 != 0 || n.MAC == [6]byte{} {
-			return ErrMAC
-		}
-		if n.Receive.Validate() != nil || n.Send.Validate() != nil {
-			return ErrNICLimit
+		if err := n.validate(); err != nil {
+			return err
 		}
 		backends = append(backends, n.Backend)
 	}
+	return checkBackends(backends)
+}
+
+func (n *NIC) validate() error {
+	switch {
+	case n.MAC[0]&1 != 0 || n.MAC == [6]byte{}:
+		return ErrMAC
+	case n.Receive.Validate() != nil || n.Send.Validate() != nil:
+		return ErrNICLimit
+	}
+	return nil
+}
+
+func checkBackends(backends []uint32) error {
 	slices.Sort(backends)
 	all := len(backends)
 	if slices.Contains(backends, 0) || len(slices.Compact(backends)) < all {
@@ -340,6 +351,61 @@ func readOwn(r *wire.Reader) (backends []uint32) {
 		backends = append(backends, r.U32())
 	}
 	return backends
+}
+
+// Encode writes one disk, for a message of its own; DecodeDisk reads and validates it.
+func (d *Disk) Encode(w *wire.Writer) {
+	w.U32(d.Backend)
+	w.Bool(d.ReadOnly)
+	w.String(d.ID)
+	w.U8(uint8(d.Format))
+	w.U8(uint8(len(d.Backing)))
+	for _, f := range d.Backing {
+		w.U8(uint8(f))
+	}
+	w.U8(uint8(len(d.Own)))
+	for _, n := range d.Own {
+		w.U32(n)
+	}
+	d.Limit.Encode(w)
+}
+
+// DecodeDisk is the other way. It fails with the errors of this package.
+func DecodeDisk(r *wire.Reader) Disk {
+	d := Disk{Backend: r.U32(), ReadOnly: r.Bool(), ID: readText(r, MaxDiskID, ErrDiskID),
+		Format: Format(r.U8()), Backing: readBacking(r), Own: readOwn(r)}
+	d.Limit.Decode(r)
+	if err := d.validate(); err != nil {
+		r.Fail(err)
+	} else if err := checkBackends(append([]uint32{d.Backend}, d.Own...)); err != nil {
+		r.Fail(err)
+	}
+	return d
+}
+
+// Encode writes one network card, for a message of its own; DecodeNIC reads and validates
+// it.
+func (n *NIC) Encode(w *wire.Writer) {
+	w.U32(n.Backend)
+	w.Fixed(n.MAC[:])
+	n.Receive.Encode(w)
+	n.Send.Encode(w)
+	w.Bool(n.Down)
+}
+
+// DecodeNIC is the other way. It fails with the errors of this package.
+func DecodeNIC(r *wire.Reader) NIC {
+	n := NIC{Backend: r.U32()}
+	r.Fixed(n.MAC[:])
+	n.Receive.Decode(r)
+	n.Send.Decode(r)
+	n.Down = r.Bool()
+	if err := n.validate(); err != nil {
+		r.Fail(err)
+	} else if err := checkBackends([]uint32{n.Backend}); err != nil {
+		r.Fail(err)
+	}
+	return n
 }
 
 func readNICs(r *wire.Reader) (nics []NIC) {

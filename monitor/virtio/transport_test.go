@@ -96,7 +96,8 @@ func newBoard(t testing.TB) *board {
 		Memory: mem.Over(b.ram), Messages: b, Doorbell: b.doorbell, Broken: func(err error) { b.broken = append(b.broken, err) },
 	})
 	if err == nil {
-		err = errors.Join(b.host.Add(f), b.host.Attach(&b.ports, &b.memory))
+		_, err = b.host.Add(f)
+		err = errors.Join(err, b.host.Attach(&b.ports, &b.memory))
 	}
 	if err != nil {
 		t.Fatal(err)

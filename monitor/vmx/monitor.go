@@ -153,7 +153,7 @@ func (m *monitor) configure(s spec.Spec, from *saved.Files, fds []int) *ctl.Erro
 		ctl.CloseAll(fds)
 		return &ctl.Error{Code: ctl.DescriptorWrong, Text: "configure takes the VM and a kernel, with which an initrd may come, or a firmware, and a socket if there is a CID"}
 	}
-	cfg := machine.Config{Spec: s, Saved: from, VM: abi.NewVM(fds[0]), Output: m.console, Reset: m.guestReset, Broken: m.deviceBroken}
+	cfg := machine.Config{Spec: s, Saved: from, VM: abi.NewVM(fds[0]), Output: m.console, Reset: m.guestReset, Broken: m.deviceBroken, Detached: m.deviceDetached}
 	cfg.Kernel = os.NewFile(uintptr(fds[1]), "kernel")
 	if s.CID != 0 {
 		var err error
@@ -209,6 +209,11 @@ func (m *monitor) guestReset(count uint32) {
 // deviceBroken is called from anywhere.
 func (m *monitor) deviceBroken(device string, err error) {
 	m.control.event(ctl.DeviceBroken{Device: device, Text: err.Error()})
+}
+
+// deviceDetached is called from anywhere.
+func (m *monitor) deviceDetached(nic bool, number uint8) {
+	m.control.event(ctl.Detached{IsNIC: nic, Number: number})
 }
 
 // vsockDial is called by the device, and must not wait.

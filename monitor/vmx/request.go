@@ -17,6 +17,7 @@ import (
 	"vmctl/monitor/machine"
 	"vmctl/monitor/mem"
 	"vmctl/monitor/overlay"
+	"vmctl/monitor/pci"
 	"vmctl/monitor/qcow2"
 	"vmctl/monitor/saved"
 	"vmctl/monitor/spec"
@@ -81,6 +82,22 @@ func (m *monitor) handle(request ctl.Message, fds []int) (reply ctl.Message, ref
 		if refused = m.need(ctl.Running); refused == nil {
 			return m.merge(r)
 		}
+	case *ctl.AttachDisk:
+		if refused = m.need(ctl.Running); refused == nil {
+			return m.attached(r, func() (uint8, error) { return m.machine.AttachDisk(r.Disk) })
+		}
+	case *ctl.AttachNIC:
+		if refused = m.need(ctl.Running); refused == nil {
+			return m.attached(r, func() (uint8, error) { return m.machine.AttachNIC(r.NIC) })
+		}
+	case *ctl.Detach:
+		if refused = m.need(ctl.Running); refused == nil {
+			detach := m.machine.DetachDisk
+			if r.IsNIC {
+				detach = m.machine.DetachNIC
+			}
+			refused = refusal(detach(r.Number))
+		}
 	case *ctl.SetDisk:
 		if refused = m.need(ctl.Running); refused == nil {
 			refused = refusal(m.machine.SetDisk(r.Disk, r.Limit))
@@ -95,6 +112,15 @@ func (m *monitor) handle(request ctl.Message, fds []int) (reply ctl.Message, ref
 		refused = &ctl.Error{Code: ctl.UnknownRequest, Text: "not a request"}
 	}
 	return ctl.DoneWith(request), refused, after
+}
+
+func (m *monitor) attached(request ctl.Message, attach func() (uint8, error)) (ctl.Message, *ctl.Error, func()) {
+	number, err := attach()
+	if err != nil {
+		return nil, refusal(err), nil
+	}
+	m.trimSoon()
+	return ctl.AttachedWith(request, number), nil, nil
 }
 
 func savedFiles(state, memory int) *saved.Files {
@@ -134,7 +160,7 @@ func (m *monitor) save(fds []int) *ctl.Error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, machine.ErrNotPaused):
+	case errors.Is(err, machine.ErrNotPaused), errors.Is(err, machine.ErrVaried):
 		return &ctl.Error{Code: ctl.StateConflict, Text: err.Error()}
 	}
 	return &ctl.Error{Code: ctl.SaveFailed, Text: err.Error()}
@@ -251,6 +277,9 @@ var codes = []struct {
 	{spec.ErrOwn, ctl.BackingInvalid},
 	{machine.ErrDisk, ctl.DiskInvalid},
 	{machine.ErrNoDisk, ctl.DiskInvalid},
+	{machine.ErrFull, ctl.LimitExceeded},
+	{pci.ErrFull, ctl.LimitExceeded},
+	{machine.ErrTwice, ctl.SpecInvalid},
 	{machine.ErrNoNIC, ctl.NICInvalid},
 	{machine.ErrReadOnly, ctl.DiskInvalid},
 	{machine.ErrMerging, ctl.StateConflict},

@@ -250,10 +250,10 @@ func (v *VMX) Configure(c Config) error {
 	v.must(err)
 	s := c.spec()
 	for _, d := range c.Disks {
-		s.Disks = append(s.Disks, v.attach(d))
+		s.Disks = append(s.Disks, v.AttachDisk(d))
 	}
 	for _, n := range c.NICs {
-		s.NICs = append(s.NICs, v.plug(n))
+		s.NICs = append(s.NICs, v.AttachNIC(n))
 	}
 	run, err := v.VM.Delegate(abi.RightRun | abi.RightObserve)
 	v.must(err)
@@ -280,8 +280,8 @@ func (v *VMX) Configure(c Config) error {
 	return v.Client.Configure(v.Context(), s, run.FD(), int(kernel.Fd()), initrd, vsock)
 }
 
-// attach gives the VM a disk.
-func (v *VMX) attach(d Disk) spec.Disk {
+// AttachDisk gives the VM a disk.
+func (v *VMX) AttachDisk(d Disk) spec.Disk {
 	v.t.Helper()
 	if d.Path == "" {
 		return spec.Disk{Backend: 1 << 31}
@@ -322,8 +322,8 @@ func (v *VMX) AttachFile(path string) uint32 {
 	return n
 }
 
-// plug gives the VM a network card, and closes its files here.
-func (v *VMX) plug(n NIC) spec.NIC {
+// AttachNIC gives the VM a network card, and closes its files here.
+func (v *VMX) AttachNIC(n NIC) spec.NIC {
 	v.t.Helper()
 	parts := []abi.Part{{FD: int(n.Tap.Fd()), Role: abi.RoleTap}}
 	if n.Vhost != nil {

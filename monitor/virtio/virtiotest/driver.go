@@ -87,7 +87,8 @@ func New(t testing.TB, dev virtio.Device, without uint64) *Driver {
 		}
 	})
 	host := pci.NewHost()
-	if err := errors.Join(host.Add(f), host.Attach(new(bus.Space), &d.memory)); err != nil {
+	_, err = host.Add(f)
+	if err := errors.Join(err, host.Attach(new(bus.Space), &d.memory)); err != nil {
 		t.Fatal(err)
 	}
 	d.memory.Write(slot+4, []byte{6, 0})
