@@ -36,7 +36,7 @@ const (
 const uid = 250001
 
 // Timeout bounds a guest's boot, and every other wait.
-const Timeout = 3 * time.Minute
+const Timeout = 6 * time.Minute
 
 // VMX is a running monitor and its VM.
 type VMX struct {
