@@ -44,6 +44,9 @@ const (
 
 // Host is the bridge with its bus.
 type Host struct {
+	// What is behind a BAR may take its time, and is not to be taken away meanwhile.
+	use sync.RWMutex // is locked before mu
+
 	mu      sync.RWMutex // guards the functions' state
 	devices [Slots]*Function
 	address atomic.Uint32
@@ -75,8 +78,10 @@ func (h *Host) Add(f *Function) (slot int, err error) {
 	return 0, ErrFull
 }
 
-// Remove takes what is in a slot out of it.
+// Remove takes what is in a slot out of it. When it returns nobody is at its BARs any more.
 func (h *Host) Remove(slot int) {
+	h.use.Lock()
+	defer h.use.Unlock()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.devices[slot] = nil
@@ -216,12 +221,16 @@ func (e *ecam) access(offset uint64, data []byte, write bool) {
 type window Host
 
 func (w *window) Read(offset uint64, data []byte) {
+	w.use.RLock()
+	defer w.use.RUnlock()
 	if dev, at := w.find(offset, len(data)); dev != nil {
 		dev.Read(at, data)
 	}
 }
 
 func (w *window) Write(offset uint64, data []byte) {
+	w.use.RLock()
+	defer w.use.RUnlock()
 	if dev, at := w.find(offset, len(data)); dev != nil {
 		dev.Write(at, data)
 	}

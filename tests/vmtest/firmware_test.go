@@ -180,12 +180,32 @@ func TestDebian(t *testing.T) {
 		before = after
 	}
 	v = saveDebian(t, c, v)
+	plugDisk(t, v)
 	began := time.Now()
 	if err := v.Client.PowerButton(v.Context()); err != nil {
 		t.Fatal(err)
 	}
 	end(t, v, abi.ReasonPoweroff)
 	t.Logf("off %v after the button", time.Since(began))
+}
+
+// plugDisk lets Debian find a disk that comes, and let go of it.
+func plugDisk(t *testing.T, v *vmtest.VMX) {
+	t.Helper()
+	root := account{guestAddr, "root", ssh.Password("vmctl")}
+	path, _ := newDisk(t, diskSize)
+	n, err := v.Client.AttachDisk(v.Context(), v.AttachDisk(vmtest.Disk{Path: path, ID: "late"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if serial := root.run(t, "until [ -b /dev/vdb ]; do sleep 1; done; cat /sys/block/vdb/serial"); serial != "late" {
+		t.Errorf("the disk that came has the serial number %q", serial)
+	}
+	if err := v.Client.Detach(v.Context(), ctl.Detach{Number: n}); err != nil {
+		t.Fatal(err)
+	}
+	vmtest.Event[*ctl.Detached](v)
+	root.run(t, "until [ ! -b /dev/vdb ]; do sleep 1; done")
 }
 
 // newCard is a network card on a tap, with the host's vhost.
