@@ -223,7 +223,7 @@ func newCard(t *testing.T, tap *os.File) vmtest.NIC {
 func saveDebian(t *testing.T, c vmtest.Config, v *vmtest.VMX) *vmtest.VMX {
 	t.Helper()
 	root := account{guestAddr, "root", ssh.Password("vmctl")}
-	const fio = "fio --name=x --filename=/var/tmp/x --size=8m --rw=randwrite --bs=4k --direct=1 --ioengine=libaio --iodepth=8 --verify=crc32c"
+	const fio = "fio --name=x --filename=/var/tmp/x --size=2m --rw=randwrite --bs=4k --direct=1 --ioengine=libaio --iodepth=8 --verify=crc32c"
 	root.run(t, "systemd-run --unit=load sh -c 'while "+fio+"; do echo >>/run/good; done'")
 	talk, closed := root.talk(t)
 	defer closed()
