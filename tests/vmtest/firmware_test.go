@@ -163,7 +163,7 @@ func TestDebian(t *testing.T) {
 	if name := bySSH(t, "hostname"); name != "guest\n" {
 		t.Errorf("by SSH it is called %q", name)
 	}
-	for i := range rounds(t) {
+	for i := range rounds(t, 1) {
 		began := time.Now()
 		if i == 0 {
 			s.Type("reboot\n")
@@ -229,7 +229,7 @@ func saveDebian(t *testing.T, c vmtest.Config, v *vmtest.VMX) *vmtest.VMX {
 	defer closed()
 	const state = "cat /proc/sys/kernel/random/boot_id; systemctl is-active load; systemctl --failed --no-legend; dmesg --level=emerg,alert,crit,err"
 	before := root.run(t, state)
-	for i := range rounds(t) {
+	for i := range rounds(t, 3) {
 		good := root.run(t, "wc -l </run/good")
 		began := time.Now()
 		files := saveTo(t, v)
@@ -310,12 +310,13 @@ func TestDebianSeed(t *testing.T) {
 	end(t, v, abi.ReasonOperator)
 }
 
-// rounds is how often Debian is to reboot, and to be saved: make soak asks for more.
-func rounds(t *testing.T) int {
+// rounds is how often something is to be done with a Debian: make soak asks for more than
+// is usual.
+func rounds(t *testing.T, usual int) int {
 	t.Helper()
 	text := os.Getenv("VMTEST_ROUNDS")
 	if text == "" {
-		return 3
+		return usual
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
