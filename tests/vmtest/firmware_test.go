@@ -377,6 +377,8 @@ func (a account) run(t *testing.T, command string) string {
 	t.Helper()
 	client, session := a.session(t)
 	defer client.Close()
+	stuck := time.AfterFunc(2*vmtest.Timeout, func() { client.Close() })
+	defer stuck.Stop()
 	out, err := session.Output(command)
 	if err != nil {
 		t.Fatalf("%s: %v", command, err)
@@ -406,6 +408,21 @@ func (a account) talk(t *testing.T) (say func(line string), closed func()) {
 	}, func() { client.Close() }
 }
 
+// dial is ssh.Dial with an end also for a server that accepts and then says nothing.
+func (a account) dial(config *ssh.ClientConfig) (*ssh.Client, error) {
+	conn, err := net.DialTimeout("tcp", a.addr+":22", config.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	stuck := time.AfterFunc(vmtest.Timeout, func() { conn.Close() })
+	defer stuck.Stop()
+	c, channels, requests, err := ssh.NewClientConn(conn, a.addr, config)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return ssh.NewClient(c, channels, requests), nil
+}
+
 func (a account) session(t *testing.T) (*ssh.Client, *ssh.Session) {
 	t.Helper()
 	config := &ssh.ClientConfig{User: a.user, Auth: []ssh.AuthMethod{a.auth},
@@ -413,7 +430,7 @@ func (a account) session(t *testing.T) (*ssh.Client, *ssh.Session) {
 	var client *ssh.Client
 	for deadline := time.Now().Add(vmtest.Timeout); client == nil; time.Sleep(100 * time.Millisecond) {
 		var err error
-		if client, err = ssh.Dial("tcp", a.addr+":22", config); err != nil && time.Now().After(deadline) {
+		if client, err = a.dial(config); err != nil && time.Now().After(deadline) {
 			t.Fatal(err)
 		}
 	}
