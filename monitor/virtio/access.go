@@ -158,10 +158,18 @@ func (t *Transport) setShort(reg int, v uint16) {
 // vector is what a driver reads back after it chose a vector: none when there is
 // no such.
 func (t *Transport) vector(v uint16) uint32 {
-	if int(v) > len(t.queues) {
+	if !t.isVector(uint32(v)) {
 		return noVector
 	}
 	return uint32(v)
+}
+
+// isVector reports whether a driver can have chosen a vector, or none.
+func (t *Transport) isVector(v uint32) bool { return v == noVector || v <= uint32(len(t.queues)) }
+
+// agreeable reports whether the device works with the features that the driver accepts.
+func (t *Transport) agreeable() bool {
+	return t.accepted&^t.offered == 0 && t.accepted&FeatureVersion1 != 0
 }
 
 // open reports whether a queue may be set up: before the driver is ready, and
@@ -199,7 +207,7 @@ func (t *Transport) setStatus(v uint32) {
 		return
 	}
 	added := v & statusDriver &^ old
-	if added&statusFeaturesOK != 0 && (t.accepted&^t.offered != 0 || t.accepted&FeatureVersion1 == 0) {
+	if added&statusFeaturesOK != 0 && !t.agreeable() {
 		added &^= statusFeaturesOK // the driver looks, and gives up
 	}
 	if (old|added)&statusFeaturesOK == 0 {

@@ -9,7 +9,10 @@ import (
 	"vmctl/monitor/wire"
 )
 
-var errOtherDevice = errors.New("device has other features or queues")
+var (
+	errOtherDevice = errors.New("device has other features or queues")
+	errImpossible  = errors.New("no driver can have set a device up so")
+)
 
 // Pause returns when the device has settled what it does; it begins nothing until
 // Resume. No processor runs.
@@ -92,16 +95,18 @@ func (t *Transport) Save(w *wire.Writer) error {
 	return nil
 }
 
-// Load is the other way, for a device that was never touched; Resume starts it.
+// Load is the other way, for a device that was never touched; Resume starts it. What no
+// driver could have said is refused: the device relies on that.
 func (t *Transport) Load(r *wire.Reader) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if r.U64() != t.offered {
 		r.Fail(errOtherDevice)
 	}
-	t.accepted = r.U64() & t.offered
-	t.status.Store(r.U32())
-	t.isr.Store(r.U32())
+	t.accepted = r.U64()
+	status, isr := r.U32(), r.U32()
+	t.status.Store(status)
+	t.isr.Store(isr)
 	t.configVector.Store(r.U32())
 	t.generation = r.U8()
 	t.deviceSelect, t.driverSelect, t.queueSelect = r.U32(), r.U32(), r.U16()
@@ -109,11 +114,18 @@ func (t *Transport) Load(r *wire.Reader) {
 		r.Fail(errOtherDevice)
 		return
 	}
+	possible := status&^(statusDriver|statusNeedsReset) == 0 && isr&^(isrQueue|isrConfig) == 0 &&
+		(status&statusFeaturesOK != 0 && t.agreeable() || status&(statusFeaturesOK|statusDriverOK) == 0) &&
+		t.isVector(t.configVector.Load())
 	for i := range t.queues {
 		s := &t.queues[i]
 		s.size, s.enabled = r.U16(), r.Bool()
 		s.vector.Store(r.U32())
 		s.at = rings{desc: r.U64(), avail: r.U64(), used: r.U64()}
+		possible = possible && s.size <= t.kind.Size && t.isVector(s.vector.Load())
+	}
+	if !possible {
+		r.Fail(errImpossible)
 	}
 	if k, ok := t.dev.(Keeper); ok {
 		k.Load(r)

@@ -101,3 +101,39 @@ func TestSaveBroken(t *testing.T) {
 		t.Error("it is still broken after a reset")
 	}
 }
+
+// What no driver could have said is refused.
+func TestLoadImpossible(t *testing.T) {
+	a := newBoard(t)
+	a.start()
+	a.port.Pause()
+	w := wire.NewWriter(order, nil)
+	if err := a.port.Save(w); err != nil {
+		t.Fatal(err)
+	}
+	const accepted, status, isr, configVector, queues, size, enabled, vector = 8, 16, 20, 24, 39, 41, 43, 44
+	for name, bend := range map[string]func(b []byte){
+		"nothing":                    func([]byte) {},
+		"other features":             func(b []byte) { b[0] ^= 1 },
+		"a feature that is none":     func(b []byte) { b[accepted] |= 1 },
+		"a device of old":            func(b []byte) { order.PutUint64(b[accepted:], FeatureEvent) },
+		"ready, and nothing agreed":  func(b []byte) { b[status] &^= statusFeaturesOK },
+		"a status that is none":      func(b []byte) { b[status] |= 0x10 },
+		"a longer status":            func(b []byte) { b[status+1] = 1 },
+		"a cause that is none":       func(b []byte) { b[isr] = 4 },
+		"no vector for changes":      func(b []byte) { b[configVector] = 3 },
+		"other queues":               func(b []byte) { b[queues]++ },
+		"a queue that is too large":  func(b []byte) { b[size] = 32 },
+		"a queue that is half there": func(b []byte) { b[enabled] = 2 },
+		"a queue without a vector":   func(b []byte) { b[vector+2] = 1 },
+	} {
+		b := newBoard(t)
+		state := append([]byte(nil), w.Bytes()...)
+		bend(state)
+		r := wire.NewReader(order, state)
+		b.port.Load(r)
+		if err := r.Close(); (err == nil) != (name == "nothing") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

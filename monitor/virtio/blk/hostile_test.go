@@ -20,49 +20,64 @@ func FuzzHostile(f *testing.F) {
 	virtiotest.Seeds(f)
 	f.Fuzz(func(t *testing.T, program []byte) {
 		for _, workers := range []bool{true, false} {
-			fd, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC)
-			if err != nil {
-				t.Fatal(err)
-			}
-			file := os.NewFile(uintptr(fd), "disk")
-			if err := file.Truncate(diskSectors * sector); err != nil {
-				t.Fatal(err)
-			}
-			d, err := Open(file, Options{Queues: 2})
-			if err != nil {
-				t.Fatal(err)
-			}
-			var dev virtio.Device = d
-			if workers {
-				dev = withWorkers{d}
-			}
-			virtiotest.Hostile(t, dev, program)
-			if size, err := unix.Seek(fd, 0, unix.SEEK_END); err == nil && size != diskSectors*sector {
+			file := newFile(t, diskSectors*sector)
+			virtiotest.Hostile(t, newDisk(t, file, workers), program)
+			if size, err := unix.Seek(int(file.Fd()), 0, unix.SEEK_END); err == nil && size != diskSectors*sector {
 				t.Errorf("the file has %d bytes now", size)
 			}
 		}
-		hostileOverlay(t, program)
+		virtiotest.Hostile(t, newOverlay(t), program)
 	})
 }
 
-// hostileOverlay is the same to an overlay above a raw file.
-func hostileOverlay(t *testing.T, program []byte) {
-	var files [2]*os.File
-	for i := range files {
-		fd, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC)
-		if err != nil {
-			t.Fatal(err)
+func FuzzLoad(f *testing.F) {
+	kinds := []func(testing.TB) virtio.Device{
+		func(t testing.TB) virtio.Device { return newDisk(t, newFile(t, diskSectors*sector), false) },
+		func(t testing.TB) virtio.Device { return newDisk(t, newFile(t, diskSectors*sector), true) },
+		newOverlay,
+	}
+	virtiotest.States(f, func() virtio.Device { return kinds[0](f) })
+	f.Fuzz(func(t *testing.T, state, program []byte) {
+		for _, k := range kinds {
+			virtiotest.Load(t, func() virtio.Device { return k(t) }, state, program)
 		}
-		files[i] = os.NewFile(uintptr(fd), "disk")
-	}
-	if err := files[1].Truncate(diskSectors * sector); err != nil {
-		t.Fatal(err)
-	}
-	low, err := qcow2.Open(qcow2.File{File: files[1], Raw: true})
+	})
+}
+
+// newFile is a file without a name.
+func newFile(t testing.TB, size int64) *os.File {
+	t.Helper()
+	fd, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
 	}
-	top, err := overlay.Open(files[0], low)
+	file := os.NewFile(uintptr(fd), "disk")
+	if err := file.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func newDisk(t testing.TB, file *os.File, workers bool) virtio.Device {
+	t.Helper()
+	d, err := Open(file, Options{Queues: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if workers {
+		return withWorkers{d}
+	}
+	return d
+}
+
+// newOverlay is a disk of an empty overlay above a raw file.
+func newOverlay(t testing.TB) virtio.Device {
+	t.Helper()
+	low, err := qcow2.Open(qcow2.File{File: newFile(t, diskSectors*sector), Raw: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := overlay.Open(newFile(t, 0), low)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,5 +85,5 @@ func hostileOverlay(t *testing.T, program []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	virtiotest.Hostile(t, d, program)
+	return d
 }

@@ -7,6 +7,7 @@ package console_test
 import (
 	"testing"
 
+	"vmctl/monitor/virtio"
 	"vmctl/monitor/virtio/console"
 	"vmctl/monitor/virtio/virtiotest"
 )
@@ -16,4 +17,10 @@ func FuzzHostile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, program []byte) {
 		virtiotest.Hostile(t, console.New(func(byte) {}, func() {}), program)
 	})
+}
+
+func FuzzLoad(f *testing.F) {
+	newDevice := func() virtio.Device { return console.New(func(byte) {}, func() {}) }
+	virtiotest.States(f, newDevice)
+	f.Fuzz(func(t *testing.T, state, program []byte) { virtiotest.Load(t, newDevice, state, program) })
 }

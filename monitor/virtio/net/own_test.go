@@ -24,7 +24,11 @@ func (b bare) Attach(bells []int) error { return b.attach(bells) }
 func (b bare) Stop()                    { b.stop() }
 func (b bare) Close() error             { return b.tap.Close() }
 func (b bare) Start(features uint64, queues []*virtio.Queue) {
-	if err := b.start(features, queues[receiveQueue], queues[sendQueue]); err != nil {
+	receive, send := queues[receiveQueue], queues[sendQueue]
+	if receive == nil || send == nil {
+		return // as Device
+	}
+	if err := b.start(features, receive, send); err != nil {
 		panic(err)
 	}
 }

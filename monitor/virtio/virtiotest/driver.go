@@ -40,6 +40,7 @@ type Driver struct {
 	t      testing.TB
 	dev    *virtio.Transport
 	behind virtio.Device
+	host   *pci.Host
 	memory bus.Space
 	ram    []byte
 	queues []*queue
@@ -61,8 +62,18 @@ type queue struct {
 // left out. It ends with the test.
 func New(t testing.TB, dev virtio.Device, without uint64) *Driver {
 	t.Helper()
+	d := plug(t, dev)
+	d.memory.Write(slot+4, []byte{6, 0})
+	d.memory.Write(slot+0x9a, []byte{0, 0x80}) // MSI-X on
+	d.Start(without)
+	return d
+}
+
+// plug puts a device on a bus, where nobody has touched it yet.
+func plug(t testing.TB, dev virtio.Device) *Driver {
+	t.Helper()
 	n := dev.Kind().Queues
-	d := &Driver{t: t, behind: dev, ram: make([]byte, n*perQueue)}
+	d := &Driver{t: t, behind: dev, ram: make([]byte, n*perQueue), host: pci.NewHost()}
 	m := mem.Over(d.ram)
 	for i := range n {
 		q := &queue{base: uint64(i * perQueue), raised: make(chan struct{}, 1)}
@@ -86,14 +97,10 @@ func New(t testing.TB, dev virtio.Device, without uint64) *Driver {
 			t.Error(err)
 		}
 	})
-	host := pci.NewHost()
-	_, err = host.Add(f)
-	if err := errors.Join(err, host.Attach(new(bus.Space), &d.memory)); err != nil {
+	_, err = d.host.Add(f)
+	if err := errors.Join(err, d.host.Attach(new(bus.Space), &d.memory)); err != nil {
 		t.Fatal(err)
 	}
-	d.memory.Write(slot+4, []byte{6, 0})
-	d.memory.Write(slot+0x9a, []byte{0, 0x80}) // MSI-X on
-	d.Start(without)
 	return d
 }
 
@@ -160,6 +167,10 @@ func (d *Driver) Generation() byte {
 func (d *Driver) set(reg uint64, size int, v uint64) {
 	d.memory.Write(bar+reg, order.AppendUint64(nil, v)[:size])
 }
+
+// Pause and Resume are as a machine that is saved uses them.
+func (d *Driver) Pause()  { d.dev.Pause() }
+func (d *Driver) Resume() { d.dev.Resume() }
 
 // Reset stops the device.
 func (d *Driver) Reset() { d.set(20, 1, 0) }

@@ -19,24 +19,30 @@ const hostileSteps = 512
 // stay within memory, and must work again after a reset.
 func Hostile(t testing.TB, dev virtio.Device, program []byte) {
 	d := New(t, dev, 0)
-	const command, where, msix = slot + 4, slot + 0x10, slot + 0x9a
-	var place [8]byte
-	d.memory.Read(where, place[:4])
-	d.memory.Read(where+4, place[4:])
+	d.run(program)
+	d.recover()
+}
+
+// run does the steps of a program.
+func (d *Driver) run(program []byte) {
 	p := steps{rest: program}
 	for n := 0; n < hostileSteps && len(p.rest) > 0; n++ {
 		d.step(&p)
 	}
+}
+
+// recover sees that the device works again after a reset.
+func (d *Driver) recover() {
+	const command, where, msix = slot + 4, slot + 0x10, slot + 0x9a
 	d.memory.Write(command, []byte{0, 0})
-	d.memory.Write(where, place[:4])
-	d.memory.Write(where+4, place[4:])
+	d.memory.Write(where, order.AppendUint32(nil, bar))
 	d.memory.Write(command, []byte{6, 0})
 	d.memory.Write(msix, []byte{0, 0x80})
 	d.Reset()
 	d.Reset() // does nothing
 	d.Start(0)
 	if status := d.status(); status != 15 {
-		t.Errorf("after a reset the status is %#x", status)
+		d.t.Errorf("after a reset the status is %#x", status)
 	}
 	d.Reset()
 }

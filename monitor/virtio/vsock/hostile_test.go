@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmctl/monitor/virtio"
 	"vmctl/monitor/virtio/virtiotest"
 	"vmctl/monitor/virtio/vsock"
 )
@@ -136,4 +137,10 @@ func FuzzPackets(f *testing.F) {
 			t.Errorf("%d connections after a reset", n)
 		}
 	})
+}
+
+func FuzzLoad(f *testing.F) {
+	newDevice := func() virtio.Device { return vsock.New(cid, nil, func(_, _ uint32) bool { return false }, func() {}) }
+	virtiotest.States(f, newDevice)
+	f.Fuzz(func(t *testing.T, state, program []byte) { virtiotest.Load(t, newDevice, state, program) })
 }
