@@ -82,7 +82,8 @@ type Queue struct {
 	life  *life
 	raise func()
 
-	next uint16 // of the available ring, to look at
+	next    uint16 // of the available ring, to look at
+	resumed bool   // it was worked on before
 
 	mu     sync.Mutex // guards what follows
 	flags  uint16     // of the used ring
@@ -171,7 +172,7 @@ func (q *Queue) open(m *mem.Memory, size uint16, at rings) error {
 	if q.used, err = m.Share(at.used, ringHead+n*usedEntry+2, 4); err != nil {
 		return err
 	}
-	q.mem, q.size, q.next, q.flags, q.put, q.raised = m, size, 0, 0, 0, 0
+	q.mem, q.size, q.next, q.flags, q.put, q.raised, q.resumed = m, size, 0, 0, 0, 0, false
 	return nil
 }
 
@@ -179,8 +180,12 @@ func (q *Queue) open(m *mem.Memory, size uint16, at rings) error {
 // given back, or takes again: what it gave back is as far as it has come.
 func (q *Queue) resume() {
 	at := q.used.Load16(ringIndex)
-	q.next, q.put, q.raised = at, at, at
+	q.next, q.put, q.raised, q.resumed = at, at, at, true
 }
+
+// Resumed reports that the driver is the one that the device had before: it was paused,
+// or the machine was restored. Else it is a driver that begins.
+func (q *Queue) Resumed() bool { return q.resumed }
 
 // Rings is where a queue lies in this process, for who works on it in the monitor's
 // stead: addresses, and the number of descriptors.

@@ -8,6 +8,7 @@ package balloon
 
 import (
 	"encoding/binary"
+	"slices"
 	"sync"
 
 	"vmctl/monitor/mem"
@@ -55,7 +56,6 @@ type Device struct {
 	actual uint32     // pages, as far as the guest's requests tell
 	stats  Stats
 	asked  bool // for newer ones
-	loaded bool // the next driver is the one that was saved
 }
 
 // New makes one for a guest's memory.
@@ -101,12 +101,11 @@ func (d *Device) Attach(bells []int) error {
 
 // Start serves the queues. A driver begins without a page in the balloon.
 func (d *Device) Start(_ uint64, queues []*virtio.Queue) {
-	d.mu.Lock()
-	if !d.loaded {
-		d.actual = 0
+	if !slices.ContainsFunc(queues, func(q *virtio.Queue) bool { return q != nil && q.Resumed() }) {
+		d.mu.Lock()
+		d.actual, d.stats, d.asked = 0, Stats{}, false
+		d.mu.Unlock()
 	}
-	d.stats, d.asked, d.loaded = Stats{}, false, false
-	d.mu.Unlock()
 	for i, do := range map[int]func(*virtio.Chain) error{
 		inflateQueue: d.inflate, deflateQueue: d.deflate, reportingQueue: d.reported,
 	} {
@@ -125,14 +124,12 @@ func (d *Device) Stop() { d.work.Wait() }
 // Close has nothing to free.
 func (*Device) Close() error { return nil }
 
-// Save writes what the balloon is to take, and has. If the machine goes on, so does its
-// driver.
+// Save writes what the balloon is to take, and has.
 func (d *Device) Save(w *wire.Writer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	w.U32(d.target)
 	w.U32(d.actual)
-	d.loaded = true
 	return nil
 }
 
@@ -141,7 +138,7 @@ func (d *Device) Load(r *wire.Reader) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	all := uint32(d.memory.Size() / PageSize)
-	d.target, d.actual, d.loaded = min(r.U32(), all), min(r.U32(), all), true
+	d.target, d.actual = min(r.U32(), all), min(r.U32(), all)
 }
 
 // serve does what comes on a queue. A request that is none breaks the device.

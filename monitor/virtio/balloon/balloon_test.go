@@ -85,6 +85,11 @@ func TestInflate(t *testing.T) {
 	if _, actual := d.Sizes(); actual != 5*balloon.PageSize {
 		t.Errorf("after a deflation %d", actual)
 	}
+	drv.Pause() // for a save that failed
+	drv.Resume()
+	if _, actual := d.Sizes(); actual != 5*balloon.PageSize {
+		t.Errorf("after a pause %d", actual)
+	}
 	drv.Do(1, virtiotest.Request{Read: [][]byte{pages(1, 2, 3, 4, 5, 6, 7)}}) // more than it has
 	if _, actual := d.Sizes(); actual != 0 {
 		t.Errorf("after another %d", actual)
