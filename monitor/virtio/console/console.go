@@ -24,8 +24,9 @@ const (
 	inQueue  = 0
 	outQueue = 1
 
-	// piece is how much is printed before the device looks whether it is to stop.
-	piece = 4096
+	// piece is how much is printed before the device looks whether it is to stop. It
+	// is more than a driver sends at once: of that, nothing is lost.
+	piece = 64 << 10
 )
 
 // Device is the console.
@@ -170,9 +171,7 @@ func (d *Device) output(q *virtio.Queue) {
 	for {
 		q.Disarm()
 		for q.Pop(&c) {
-			for _, b := range c.Read {
-				d.printAll(q, b)
-			}
+			d.printAll(q, c.Read)
 			q.Push(c.Head, 0)
 			q.Signal()
 		}
@@ -182,14 +181,16 @@ func (d *Device) output(q *virtio.Queue) {
 	}
 }
 
-// printAll prints a buffer, which may be of any length, unless the device is to
-// stop.
-func (d *Device) printAll(q *virtio.Queue, b []byte) {
-	for len(b) > 0 && !q.Over() {
-		n := min(len(b), piece)
-		for _, v := range b[:n] {
+// printAll prints buffers, which may be of any length: when the device is to stop, the
+// rest of what no driver sends at once is lost.
+func (d *Device) printAll(q *virtio.Queue, buffers [][]byte) {
+	n := 0
+	for _, b := range buffers {
+		for _, v := range b {
 			d.print(v)
+			if n++; n%piece == 0 && q.Over() {
+				return
+			}
 		}
-		b = b[n:]
 	}
 }

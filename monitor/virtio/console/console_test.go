@@ -4,9 +4,11 @@ package console_test
 
 import (
 	"bytes"
+	"runtime"
 	"testing"
 	"time"
 
+	"vmctl/monitor/virtio"
 	"vmctl/monitor/virtio/console"
 	"vmctl/monitor/virtio/virtiotest"
 )
@@ -57,6 +59,50 @@ func TestInput(t *testing.T) {
 	drv.Reset()
 	if _, active := d.Receive(nil); len(room) == 0 || active {
 		t.Error("after a reset who waits for room is not told")
+	}
+}
+
+// watched tells which queues the console works on.
+type watched struct {
+	*console.Device
+	queues []*virtio.Queue
+}
+
+func (w *watched) Start(features uint64, queues []*virtio.Queue) {
+	w.queues = queues
+	w.Device.Start(features, queues)
+}
+
+// What the guest was printing when its machine was paused is printed, and once.
+func TestOutputAcrossAPause(t *testing.T) {
+	var printed []byte
+	begun, stopping := make(chan struct{}), make(chan struct{})
+	w := new(watched)
+	w.Device = console.New(func(b byte) {
+		if len(printed) == 0 {
+			close(begun)
+			<-stopping
+		}
+		printed = append(printed, b)
+	}, func() {})
+	drv := virtiotest.New(t, w, 0)
+	text := bytes.Repeat([]byte("0123456789abcdef"), 2000)
+	drv.Begin(1, virtiotest.Request{Read: [][]byte{text[:100], text[100:]}})
+	<-begun
+	paused := make(chan struct{})
+	go func() {
+		drv.Pause()
+		close(paused)
+	}()
+	for !w.queues[1].Stopping() {
+		runtime.Gosched()
+	}
+	close(stopping)
+	<-paused
+	drv.Resume()
+	drv.Do(1, virtiotest.Request{Read: [][]byte{[]byte("end")}})
+	if want := string(text) + "end"; string(printed) != want {
+		t.Errorf("%d bytes were printed, want %d", len(printed), len(want))
 	}
 }
 
