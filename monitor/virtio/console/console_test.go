@@ -119,4 +119,11 @@ func TestSize(t *testing.T) {
 	if got := drv.Config(0, 8); !bytes.Equal(got, []byte{132, 0, 43, 0, 0, 0, 0, 0}) || drv.Generation() != 1 || drv.Changes() != 1 {
 		t.Errorf("size %v, generation %d, %d interrupts", got, drv.Generation(), drv.Changes())
 	}
+	drv.Pause()
+	d.Resize(80, 25)
+	drv.Changed() // nobody is told while nobody runs
+	drv.Resume()
+	if got := drv.Config(0, 4); !bytes.Equal(got, []byte{80, 0, 25, 0}) || drv.Changes() != 2 {
+		t.Errorf("after a pause: size %v, %d interrupts", got, drv.Changes())
+	}
 }
