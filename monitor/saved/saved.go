@@ -93,8 +93,8 @@ func (w *Writer) Section(name string, fill func(*wire.Writer)) {
 	w.body.Blob(section.Bytes())
 }
 
-// Write fills both files, which are empty. goOn is asked now and then, and ends it with
-// an error. Nothing may change memory meanwhile.
+// Write fills both files, which are empty. goOn is asked now and then, and last before
+// the state is written, and ends it with an error. Nothing may change memory meanwhile.
 func (f Files) Write(m *mem.Memory, sections func(*Writer) error, goOn func() error) error {
 	for _, file := range []*os.File{f.State, f.Memory} {
 		if st, err := stat(file); err != nil {
@@ -120,6 +120,9 @@ func (f Files) Write(m *mem.Memory, sections func(*Writer) error, goOn func() er
 	body.U64(uint64(st.Mtim.Sec))
 	body.U32(uint32(st.Mtim.Nsec))
 	if err := sections(&Writer{body}); err != nil {
+		return err
+	}
+	if err := goOn(); err != nil { // all of that was of one moment
 		return err
 	}
 	return writeState(f.State, body.Bytes())

@@ -219,6 +219,21 @@ func TestWriteEndsEarly(t *testing.T) {
 	if _, err := f.Read(ram); !errors.Is(err, saved.ErrTruncated) {
 		t.Errorf("half a save: %v", err)
 	}
+	// What was written is of no moment that there was.
+	f, asked := newFiles(t), 0
+	late := func() error {
+		if asked++; asked > 1 {
+			return stop
+		}
+		return nil
+	}
+	if err := f.Write(m, none, late); !errors.Is(err, stop) {
+		t.Errorf("a guest that went on at the end: %v", err)
+	}
+	if _, err := f.Read(ram); !errors.Is(err, saved.ErrTruncated) {
+		t.Errorf("a save without a state: %v", err)
+	}
+	f = newFiles(t)
 	write(t, f)
 	if err := f.Write(m, none, func() error { return nil }); !errors.Is(err, saved.ErrNotEmpty) {
 		t.Errorf("over another: %v", err)
