@@ -41,6 +41,7 @@ func (m *Machine) Run() End {
 	}
 	for {
 		m.all((*cpu).run)
+		m.turn.Lock() // at an end for good: there is nothing to save any more
 		// What comes from here on is the next cause: it ends the next run at once.
 		c := m.cause.Swap(nil)
 		end := c.end
@@ -48,6 +49,7 @@ func (m *Machine) Run() End {
 			if c.operator || m.spec.OnReset == spec.Restart {
 				err := m.reset()
 				if err == nil {
+					m.turn.Unlock()
 					continue
 				}
 				end = m.kernelSays(End{Reason: abi.ReasonInternalError, Text: "reset: " + err.Error()})

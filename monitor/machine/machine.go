@@ -135,6 +135,7 @@ type Machine struct {
 	saved   *saved.Reader // until it is restored
 	ramFile *os.File
 
+	turn   sync.Mutex            // who does something to a machine that stands still: Run between two runs, or Save
 	cause  atomic.Pointer[cause] // why the processors are to park; nil while they run
 	resets atomic.Uint32
 }

@@ -25,13 +25,18 @@ var ErrNotPaused = errors.New("machine is saved only while its VM is paused")
 // that goes on would have them in other slots.
 var ErrVaried = errors.New("machine is not saved after devices came or went")
 
+// ErrBusy is a machine to save that is being reset, or ends: what would be written is
+// half of one thing and half of the other.
+var ErrBusy = errors.New("machine is being reset, or ends")
+
 // A guest's MSRs that want to be restored apart: the counter goes on with the time that
 // passed, and the timer's deadline is one of the counter.
 const msrTSCDeadline = 0x6e0
 
 // Save writes the machine to two empty files, and lets its devices go on. Its VM is
 // paused, with no exit unsettled, and stays so: the processors' threads wait at the
-// gate. errors.Is: ErrNotPaused, ErrVaried, the errors of package saved, those of the files.
+// gate. errors.Is: ErrNotPaused, ErrBusy, ErrVaried, the errors of package saved, those of
+// the files.
 func (m *Machine) Save(f saved.Files) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -41,7 +46,12 @@ func (m *Machine) Save(f saved.Files) error {
 	if m.quiet.Swap(true) {
 		return ErrNotPaused
 	}
-	if err := m.shut(); err != nil {
+	err := ErrBusy
+	if m.turn.TryLock() {
+		defer m.turn.Unlock()
+		err = m.shut()
+	}
+	if err != nil {
 		m.quiet.Store(false)
 		m.output.Room()
 		return err
@@ -65,8 +75,11 @@ func (m *Machine) goOn() {
 	m.output.Room() // Receive took nothing meanwhile
 }
 
-// shut sees that the guest stands still.
+// shut sees that the guest stands still, and that nothing waits to be done to it.
 func (m *Machine) shut() error {
+	if m.cause.Load() != nil {
+		return ErrBusy
+	}
 	info, err := m.vm.Info()
 	if err == nil && (info.State != abi.VMStateRunning || info.Paused == 0) {
 		err = ErrNotPaused
