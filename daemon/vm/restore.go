@@ -18,9 +18,9 @@ const attachTimeout = 5 * time.Second
 func (m *machine) restore(seen sight, seq uint64, open []api.Task, report func(adopted, repaired bool)) {
 	m.seq = seq
 	m.tearing = true // nothing begins before this is done
-	spec, p := m.monitorSpec(), m.rec.Monitor
+	spec, p, saving := m.monitorSpec(), m.rec.Monitor, m.wasSaving(open)
 	m.work(func() func() {
-		h, mon, err := m.inv.find(m.ctx, seen.run, spec, p)
+		h, mon, err := m.inv.find(m.ctx, seen.run, spec, p, saving)
 		return func() {
 			m.tearing = false
 			if err != nil {
@@ -31,14 +31,20 @@ func (m *machine) restore(seen sight, seq uint64, open []api.Task, report func(a
 	})
 }
 
-// find opens what is left of a VM.
-func (inv *Inventory) find(ctx context.Context, run *Run, spec MonitorSpec, p Process) (Handle, Monitor, error) {
+// find opens what is left of a VM; saving is whether it may have been about to be saved.
+func (inv *Inventory) find(ctx context.Context, run *Run, spec MonitorSpec, p Process, saving bool) (Handle, Monitor, error) {
 	var h Handle
 	var errs []error
 	if run != nil {
 		var err error
 		if h, err = inv.kernel.Open(run.ID); err != nil {
 			h = nil
+			errs = append(errs, err)
+		}
+	}
+	if h != nil && run.State == RunRunning {
+		// A monitor that is about to write all of a guest's memory ends that, and answers.
+		if err := inv.outlive(h, spec.UUID, saving); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -70,8 +76,11 @@ func (m *machine) restored(seen sight, h Handle, mon Monitor, open []api.Task) (
 	}
 	switch {
 	case h != nil && run.State == RunRunning:
+		if m.rec.VM.Status.Saved != nil {
+			m.rec.VM.Status.Saved = nil
+			m.commit("outlived", m.save)
+		}
 		m.adopt(run)
-		m.outlived(h, open)
 		m.resume(open, true)
 		m.readjust()
 		return true, before.State != m.state()

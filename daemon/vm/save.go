@@ -119,26 +119,21 @@ func (m *machine) tidySaves() {
 	})
 }
 
-// outlived is for a run that an earlier daemon was about to save, or to restore: it goes
-// on, and what it was saved to is of the past. A gate that others keep shut stays so.
-func (m *machine) outlived(h Handle, open []api.Task) {
-	saving := m.rec.VM.Status.Saved != nil || slices.ContainsFunc(open, func(t api.Task) bool {
+// wasSaving reports whether an earlier daemon was about to save a VM, and may have shut
+// its gate: the task is open, or all but its end was done.
+func (m *machine) wasSaving(open []api.Task) bool {
+	return m.rec.VM.Status.Saved != nil || slices.ContainsFunc(open, func(t api.Task) bool {
 		return t.Kind == api.TaskSave && t.State == api.TaskRunning
 	})
-	if m.rec.VM.Status.Saved != nil {
-		m.rec.VM.Status.Saved = nil
-		m.commit("outlived", m.save)
+}
+
+// outlive is for a run that an earlier daemon was about to save, or to restore: it goes
+// on, and what it was saved to is of the past. A gate that others keep shut stays so.
+// All is done before any of it is recorded, or the next daemon would not know of it.
+func (inv *Inventory) outlive(h Handle, id string, saving bool) error {
+	err := inv.saves.remove(id)
+	if saving {
+		err = errors.Join(err, h.Resume(HeldBySnapshot))
 	}
-	id := m.rec.VM.ID
-	m.work(func() func() {
-		err := m.inv.saves.remove(id)
-		if saving {
-			err = errors.Join(err, h.Resume(HeldBySnapshot))
-		}
-		return func() {
-			if err != nil {
-				m.log.Error("run does not go on", "op", "restore", "err", err)
-			}
-		}
-	})
+	return err
 }

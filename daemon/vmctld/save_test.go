@@ -116,3 +116,42 @@ func TestSaveAndRestart(t *testing.T) {
 		t.Errorf("%+v", v.Status)
 	}
 }
+
+// A save that takes its time ends with the daemon, and with a powerOff; nothing of it is
+// left, and a VM that goes on obeys.
+func TestSaveEndsEarly(t *testing.T) {
+	r := newRig(t)
+	r.bootFile("lingers", launchtest.Lingers)
+	vm := r.create("web", "lingers")
+	r.power("web", "powerOn")
+	begin := func() api.Task {
+		t.Helper()
+		task := r.ask("web", "save")
+		r.until("it writes", func() bool { return exists(filepath.Join(r.savePath(vm)+".new", "memory")) })
+		r.until("it is paused", func() bool { return r.get("web").Status.State == api.StatePaused })
+		r.refused(r.do("POST", "/v1/vms/web:save", ""), 409, api.CodeStateConflict)
+		return task
+	}
+	ended := func(what string, task api.Task, code api.Code) {
+		t.Helper()
+		if task := r.end(task); task.State != api.TaskFailed || task.Error.Code != code {
+			t.Errorf("%s: %+v %+v", what, task, task.Error)
+		}
+		r.until("nothing is left of the save", func() bool { return !exists(r.savePath(vm) + ".new") })
+		if v := r.get("web"); v.Status.Saved != nil || exists(r.savePath(vm)) {
+			t.Errorf("%s: %+v", what, v.Status)
+		}
+	}
+	for what, down := range map[string]func(){"killed": r.kill, "stopped": r.stop} {
+		task := begin()
+		down()
+		r.start()
+		ended(what, task, map[string]api.Code{"killed": api.CodeUnavailable, "stopped": api.CodeSaveFailed}[what])
+		r.until("it runs", func() bool { return r.get("web").Status.State == api.StateRunning })
+		r.power("web", "reset") // there is a connection to the monitor
+	}
+	task := begin()
+	r.power("web", "powerOff")
+	ended("powered off", task, api.CodeStateConflict)
+	r.nothingRuns()
+}

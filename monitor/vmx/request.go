@@ -28,8 +28,11 @@ import (
 // handle answers one request. after, if not nil, is done when the reply is on
 // its way: it ends the process.
 func (m *monitor) handle(request ctl.Message, fds []int) (reply ctl.Message, refused *ctl.Error, after func()) {
-	if d, ok := request.(*ctl.VsockDialed); ok {
-		return ctl.DoneWith(d), m.dialed(d, fds), nil
+	switch r := request.(type) { // that nobody waits for
+	case *ctl.VsockDialed:
+		return ctl.DoneWith(r), m.dialed(r, fds), nil
+	case *ctl.Save:
+		return ctl.DoneWith(r), m.save(fds), nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -42,8 +45,6 @@ func (m *monitor) handle(request ctl.Message, fds []int) (reply ctl.Message, ref
 			return nil, &ctl.Error{Code: ctl.DescriptorWrong, Text: "restore takes the VM, the state, the memory, and what is to boot"}, nil
 		}
 		return m.handleConfigure(request, r.Spec, savedFiles(fds[1], fds[2]), slices.Delete(fds, 1, 3))
-	case *ctl.Save:
-		return ctl.DoneWith(request), m.save(fds), nil
 	}
 	ctl.CloseAll(fds)
 	switch r := request.(type) {
@@ -144,7 +145,8 @@ func (m *monitor) handleConfigure(request ctl.Message, s spec.Spec, from *saved.
 	return ctl.DoneWith(request), nil, nil
 }
 
-// save owns the descriptors. All else waits meanwhile: a VM that is stopped ends it.
+// save owns the descriptors. What comes over the same connection waits meanwhile; a
+// vmctld that was started anew does not. A VM that is stopped or goes on ends it.
 func (m *monitor) save(fds []int) *ctl.Error {
 	if len(fds) != 2 {
 		ctl.CloseAll(fds)
@@ -152,10 +154,13 @@ func (m *monitor) save(fds []int) *ctl.Error {
 	}
 	to := savedFiles(fds[0], fds[1])
 	defer to.Close()
-	if refused := m.need(ctl.Running); refused != nil {
+	m.mu.Lock()
+	refused, made := m.need(ctl.Running), m.machine
+	m.mu.Unlock()
+	if refused != nil {
 		return refused
 	}
-	err := m.machine.Save(*to)
+	err := made.Save(*to)
 	m.trimSoon()
 	switch {
 	case err == nil:

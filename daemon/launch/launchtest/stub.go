@@ -48,6 +48,7 @@ const (
 	Breaks    = "breaks\n"    // runs, and breaks its first disk
 	Unsaved   = "unsaved\n"   // runs, and cannot be saved
 	Unlimited = "unlimited\n" // runs, and refuses to limit its disks
+	Lingers   = "lingers\n"   // runs, and is at a save, without a word, until the gate is opened
 	Calls     = "calls\n"     // runs, and connects to CallsPort of the host's again and again
 )
 
@@ -267,6 +268,12 @@ func (s *stub) save(fds []int) *ctl.Error {
 	defer ctl.CloseAll(fds)
 	if s.behaviour == Unsaved || len(fds) != 2 {
 		return &ctl.Error{Code: ctl.SaveFailed, Text: "no space left on device"}
+	}
+	for s.behaviour == Lingers {
+		if info, err := s.vm.Info(); err != nil || info.Paused == 0 {
+			return &ctl.Error{Code: ctl.StateConflict, Text: "machine is saved only while its VM is paused"}
+		}
+		time.Sleep(time.Millisecond)
 	}
 	for _, fd := range fds {
 		if _, err := unix.Pwrite(fd, []byte(saved), 0); err != nil {
