@@ -29,7 +29,8 @@ type Texts struct {
 // DefaultMetaData is what cloud-init must be told of a VM, whose name is a host's: a
 // guest that finds another instance-id than before takes its first boot for a new one.
 func DefaultMetaData(id, name string) string {
-	return fmt.Sprintf("instance-id: %s\nlocal-hostname: %s\n", id, name)
+	// Without quotes YAML takes a name such as 123 for a number, and no for a false.
+	return fmt.Sprintf("instance-id: %q\nlocal-hostname: %q\n", id, name)
 }
 
 // Write writes the disk of the texts: the same bytes for the same texts, whole sectors

@@ -86,6 +86,16 @@ func run(t *testing.T, name string, args ...string) string {
 	return out.String()
 }
 
+// A name that YAML would take for something else is a text all the same.
+func TestDefaultMetaData(t *testing.T) {
+	for _, name := range []string{"web", "123", "no", "null", "0x1f", "1e3"} {
+		want := "instance-id: \"an id\"\nlocal-hostname: \"" + name + "\"\n"
+		if got := seed.DefaultMetaData("an id", name); got != want {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
 // TestSame: the same texts are the same bytes, and others are others.
 func TestSame(t *testing.T) {
 	texts := seeds["all"]

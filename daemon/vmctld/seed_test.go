@@ -48,7 +48,7 @@ func TestSeed(t *testing.T) {
 	if vm.Seed == nil || *vm.Seed != (api.SeedSize{UserDataBytes: len(user), NetworkConfigBytes: len(network)}) {
 		t.Errorf("%+v", vm.Seed)
 	}
-	texts := seed.Texts{UserData: user, NetworkConfig: network, MetaData: "instance-id: " + vm.ID + "\nlocal-hostname: a\n"}
+	texts := seed.Texts{UserData: user, NetworkConfig: network, MetaData: `instance-id: "` + vm.ID + "\"\nlocal-hostname: \"a\"\n"}
 	for _, again := range []func(){func() {}, func() { r.kill(); r.start() }} {
 		r.power("a", "powerOn")
 		var disk bytes.Buffer
