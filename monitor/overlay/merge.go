@@ -189,20 +189,18 @@ func (m *Merge) each(off, n uint64, change func(off, n uint64, has bool) error) 
 		return ErrBounds
 	}
 	for n > 0 {
-		part, has := m.top.run(off, n)
-		if !has {
-			if err := change(off, part, false); err != nil {
-				return err
-			}
+		c := off >> m.top.bits
+		part, has := min(n, (c+1)<<m.top.bits-off), m.top.has(c)
+		unlock := func() {}
+		if has { // one at a time: to look for the run's end each time is its square
+			unlock = m.lock(c)
 		} else {
-			c := off >> m.top.bits
-			part = min(part, (c+1)<<m.top.bits-off)
-			unlock := m.lock(c)
-			err := change(off, part, true)
-			unlock()
-			if err != nil {
-				return err
-			}
+			part, _ = m.top.run(off, n)
+		}
+		err := change(off, part, has)
+		unlock()
+		if err != nil {
+			return err
 		}
 		off, n = off+part, n-part
 	}

@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // chain is a disk that is switched to new overlays, which are merged, on media that lose
@@ -360,6 +362,89 @@ func TestMergeRace(t *testing.T) {
 	}
 	if got, err := os.ReadFile(path(0)); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("the file differs: %v", err)
+	}
+}
+
+// hooked is a disk behind that calls a function before its first write.
+type hooked struct {
+	*Raw
+	wrote atomic.Bool
+	hook  func()
+}
+
+func (h *hooked) WriteVec(bufs [][]byte, off uint64) error {
+	if !h.wrote.Swap(true) {
+		h.hook()
+	}
+	return h.Raw.WriteVec(bufs, off)
+}
+
+// What is written to a cluster while it is copied is not overwritten with what it had.
+func TestMergeCopiesWholeClusters(t *testing.T) {
+	raw, err := openRaw(&medium{now: make([]byte, 1<<20), durable: make([]byte, 1<<20)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	low := &hooked{Raw: raw}
+	d, err := fresh(&medium{}, low)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.WriteVec([][]byte{stamp(5)}, 0); err != nil {
+		t.Fatal(err)
+	}
+	m, err := NewMerge(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrote := make(chan error, 1)
+	low.hook = func() { // the cluster was read, and nothing of it is behind yet
+		go func() { wrote <- m.WriteVec([][]byte{stamp(6)}, 0) }()
+		select {
+		case err := <-wrote:
+			t.Errorf("a write did not wait for the copy of its cluster: %v", err)
+			wrote <- err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	if err := errors.Join(m.Run(), <-wrote); err != nil {
+		t.Fatal(err)
+	}
+	done, err := m.Finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holds(done, append([][]uint64{{6}}, slices.Repeat([][]uint64{{0}}, 2047)...)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Zeros over many clusters that are being merged take work in proportion to them.
+func TestMergeZeroMuch(t *testing.T) {
+	const size = 512 << 20
+	l, err := newLayout(minBits, size, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := make([]byte, l.data)
+	copy(file, l.header())
+	d, err := open(&large{&medium{now: file}, l.end()}, &Raw{&large{&medium{}, size}, size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Zero(0, size); err != nil {
+		t.Fatal(err)
+	}
+	m, err := NewMerge(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := m.Zero(0, size); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("took %v", took)
 	}
 }
 
