@@ -39,6 +39,9 @@ const (
 	CodeSeedTooLarge         Code = "seedTooLarge"         // texts above 64 KiB
 	CodeSaveInvalid          Code = "saveInvalid"          // what the VM was saved to is damaged, or of another machine
 	CodeSaveFailed           Code = "saveFailed"           // the VM could not be saved, and goes on
+	CodeSnapshotFailed       Code = "snapshotFailed"       // a disk has no snapshot, and goes on as it was
+	CodeMergeInvalid         Code = "mergeInvalid"         // a disk with no snapshot, or none that may be merged
+	CodeMergeFailed          Code = "mergeFailed"          // a snapshot could not be merged, and stays
 	CodeInitrdTooLarge       Code = "initrdTooLarge"       // does not fit into the VM's memory
 	CodeMemoryInvalid        Code = "memoryInvalid"        // memoryBytes out of its limits
 	CodeVCPUsInvalid         Code = "vcpusInvalid"         // vcpus out of its limits
@@ -65,6 +68,7 @@ func Codes() []Code {
 		CodeForbidden, CodeTooLarge, CodeLimitExceeded, CodeBootFileMissing, CodeBootFileInvalid,
 		CodeDiskMissing, CodeDiskInvalid, CodeDiskFormatInvalid, CodeDiskFormatRefused, CodeDiskBackingInvalid, CodeDiskInUse,
 		CodeNetworkMissing, CodeNetworkInvalid, CodeSeedInvalid, CodeSeedTooLarge, CodeSaveInvalid, CodeSaveFailed,
+		CodeSnapshotFailed, CodeMergeInvalid, CodeMergeFailed,
 		CodeInitrdTooLarge, CodeMemoryInvalid, CodeVCPUsInvalid, CodeCmdlineTooLong,
 		CodeIdempotencyConflict, CodeIdempotencyInFlight, CodeSignatureMissing, CodeSignatureInvalid,
 		CodeSignatureStale, CodeSignatureReplayed, CodeSessionUnknown, CodeMonitorFailed,

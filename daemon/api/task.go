@@ -7,8 +7,9 @@ import "time"
 // Task is a write that takes time. It is kept for days after its end.
 type Task struct {
 	ID            string     `json:"id" format:"uuid"`
-	Kind          TaskKind   `json:"kind" enum:"vm.powerOn,vm.powerOff,vm.shutdown,vm.reset,vm.pause,vm.resume,vm.save,vm.delete"`
+	Kind          TaskKind   `json:"kind" enum:"vm.powerOn,vm.powerOff,vm.shutdown,vm.reset,vm.pause,vm.resume,vm.save,vm.snapshot,vm.merge,vm.delete"`
 	VM            *VMRef     `json:"vm,omitempty"`
+	Disk          *int       `json:"disk,omitempty" minimum:"0" doc:"Of vm.snapshot and vm.merge: the disk's place in the VM's spec, from 0 on"`
 	State         TaskState  `json:"state" enum:"queued,running,succeeded,failed"`
 	Progress      int        `json:"progress" minimum:"0" maximum:"100"`
 	QueuePosition int        `json:"queuePosition" minimum:"0" doc:"Tasks of the same VM before this one; 0 when it runs or ended"`
@@ -35,6 +36,8 @@ const (
 	TaskPause    TaskKind = "vm.pause"
 	TaskResume   TaskKind = "vm.resume"
 	TaskSave     TaskKind = "vm.save"
+	TaskSnapshot TaskKind = "vm.snapshot"
+	TaskMerge    TaskKind = "vm.merge"
 	TaskDelete   TaskKind = "vm.delete"
 )
 

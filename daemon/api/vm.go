@@ -71,6 +71,7 @@ type DiskSpec struct {
 	ReadOnly bool          `json:"readOnly,omitempty" doc:"Any number of VMs may read it at a time"`
 	Serial   string        `json:"serial,omitempty" maxLength:"20" pattern:"^[ -~]*$" doc:"What the guest sees as its serial number"`
 	Format   DiskFormat    `json:"format,omitempty" enum:"raw,qcow2,overlay" doc:"What the file holds: raw if it is left out, and never guessed; qcow2 goes with readOnly; overlay is what was written above its backing files, and a file that is empty becomes one"`
+	Own      bool          `json:"own,omitempty" doc:"vmctld made the file, for a snapshot, in a folder of its own, and removes it with the VM; not to be set by a caller"`
 	Backing  []BackingSpec `json:"backing,omitempty" maxItems:"15" doc:"Of qcow2 and overlay: its backing file, that one's, and so on, all of them; the names inside the images are not used"`
 	Limit    *RateLimit    `json:"limit,omitempty" doc:"Of its requests, and of the bytes that they read and write"`
 }
@@ -85,7 +86,19 @@ type RateLimit struct {
 // BackingSpec is a backing file of an image.
 type BackingSpec struct {
 	Path   string     `json:"path" minLength:"1" maxLength:"1024" doc:"In the folder of disks"`
-	Format DiskFormat `json:"format,omitempty" enum:"raw,qcow2" doc:"raw if it is left out; then it is the last"`
+	Format DiskFormat `json:"format,omitempty" enum:"raw,qcow2,overlay" doc:"raw if it is left out; then it is the last. Overlays come first"`
+	Own    bool       `json:"own,omitempty" doc:"As of a disk: what is above such a file can be merged into it"`
+}
+
+// Named returns the disk as it was named, without the overlays of its snapshots, and how
+// many those are.
+func (d DiskSpec) Named() (named DiskSpec, snapshots int) {
+	for d.Own && len(d.Backing) > 0 {
+		b := d.Backing[0]
+		d.Path, d.Format, d.Own, d.Backing = b.Path, b.Format, b.Own, d.Backing[1:]
+		snapshots++
+	}
+	return d, snapshots
 }
 
 // DiskFormat says what the bytes of a file mean.
@@ -158,7 +171,7 @@ type VMStatus struct {
 	RestartAt *time.Time `json:"restartAt,omitempty" doc:"When its policy powers it on again; powerOff keeps it off"`
 	Saved     *Saved     `json:"saved,omitempty" doc:"What powerOn goes on from; powerOff forgets it"`
 	Restarts  int        `json:"restarts,omitempty" doc:"Starts by policy since somebody asked for one, or since a run that lasted"`
-	Allowed   []Verb     `json:"allowed" nullable:"false" enum:"powerOn,powerOff,shutdown,reset,pause,resume,save,consoleToken,delete" doc:"What can be asked of the VM in this state"`
+	Allowed   []Verb     `json:"allowed" nullable:"false" enum:"powerOn,powerOff,shutdown,reset,pause,resume,save,snapshot,merge,consoleToken,delete" doc:"What can be asked of the VM in this state"`
 }
 
 // State is the state of a VM.
@@ -185,6 +198,8 @@ const (
 	VerbPause        Verb = "pause"
 	VerbResume       Verb = "resume"
 	VerbSave         Verb = "save"
+	VerbSnapshot     Verb = "snapshot" // of a disk
+	VerbMerge        Verb = "merge"    // of a disk
 	VerbConsoleToken Verb = "consoleToken"
 	VerbDelete       Verb = "delete"
 )

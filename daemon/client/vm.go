@@ -128,6 +128,18 @@ func (c *Client) Save(ctx context.Context, vm string) (*api.Task, error) {
 	return c.change(ctx, http.MethodPost, vm, ":save")
 }
 
+// Snapshot asks that a disk, by its place from 0 on, keeps what it has now, and goes on
+// in a new overlay. ErrStateConflict unless the VM runs, is paused, or is off.
+func (c *Client) Snapshot(ctx context.Context, vm string, disk int) (*api.Task, error) {
+	return c.change(ctx, http.MethodPost, vm, "/disks/"+strconv.Itoa(disk)+":snapshot")
+}
+
+// Merge asks that the newest snapshot of a disk is merged into the one behind it.
+// ErrStateConflict unless the VM runs or is paused.
+func (c *Client) Merge(ctx context.Context, vm string, disk int) (*api.Task, error) {
+	return c.change(ctx, http.MethodPost, vm, "/disks/"+strconv.Itoa(disk)+":merge")
+}
+
 // Reset asks for a reset of the running VM; ErrStateConflict unless it runs.
 func (c *Client) Reset(ctx context.Context, vm string) (*api.Task, error) {
 	return c.change(ctx, http.MethodPost, vm, ":reset")

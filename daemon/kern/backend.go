@@ -39,7 +39,7 @@ func (k *Kernel) Claims(ctx context.Context) ([]vm.Claim, error) {
 	var claims []vm.Claim
 	for _, b := range all {
 		if b.Kind == abi.BackendDisk {
-			claims = append(claims, vm.Claim{Run: b.Run, Dev: b.Dev, Inode: b.Inode, Draining: b.State == abi.BackendStateDraining})
+			claims = append(claims, vm.Claim{Run: b.Run, Backend: b.Number, Dev: b.Dev, Inode: b.Inode, Draining: b.State == abi.BackendStateDraining})
 		}
 	}
 	return claims, nil

@@ -160,6 +160,14 @@ func (h *handle) AttachDisk(file *os.File, backing ...*os.File) (uint32, error) 
 	return n, nil
 }
 
+// Detach takes a backend away; one that is away is no error.
+func (h *handle) Detach(backend uint32) error {
+	if err := h.vm.Detach(backend); err != nil && !errors.Is(err, unix.ENOENT) {
+		return &Error{Op: "vm-detach", VM: h.id, Err: err}
+	}
+	return nil
+}
+
 // AttachNIC gives the VM a network card.
 func (h *handle) AttachNIC(tap, vhost *os.File) (uint32, error) {
 	parts := []abi.Part{{FD: int(tap.Fd()), Role: abi.RoleTap}}

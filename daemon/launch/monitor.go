@@ -125,7 +125,8 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 		machine.Console = spec.Virtio
 	}
 	for i, d := range s.Disks {
-		disk := spec.Disk{Backend: backends.Disks[i], ReadOnly: d.ReadOnly, ID: d.Serial, Format: format(d.Format), Limit: limit(d.Limit)}
+		own := backends.Disks[i]
+		disk := spec.Disk{Backend: own[0], Own: own[1:], ReadOnly: d.ReadOnly, ID: d.Serial, Format: format(d.Format), Limit: limit(d.Limit)}
 		for _, b := range d.Backing {
 			disk.Backing = append(disk.Backing, format(b.Format))
 		}
@@ -196,6 +197,21 @@ func (m *Monitor) Start(ctx context.Context) error { return m.told(m.client.Star
 // Save writes the machine to empty files.
 func (m *Monitor) Save(ctx context.Context, f *vm.SavedFiles) error {
 	return m.told(m.client.Save(ctx, int(f.State.Fd()), int(f.Memory.Fd())))
+}
+
+// SwitchDisk lets a disk go on in a file that was attached.
+func (m *Monitor) SwitchDisk(ctx context.Context, disk int, attached uint32) error {
+	return m.told(m.client.DiskSwitch(ctx, uint8(disk), attached))
+}
+
+// MergeDisk does a step of the merge of a disk.
+func (m *Monitor) MergeDisk(ctx context.Context, disk int, step vm.MergeStep) (vm.Merge, error) {
+	// The numbers of steps and states are those of package ctl.
+	r, err := m.client.DiskMerge(ctx, uint8(disk), ctl.MergeStep(step))
+	if err != nil {
+		return vm.Merge{}, m.told(err)
+	}
+	return vm.Merge{State: vm.MergeState(r.State), Done: r.Done, Total: r.Total, Disks: r.Backends, Text: plain(r.Text)}, nil
 }
 
 // Reset resets the guest.
@@ -269,6 +285,8 @@ func code(c ctl.Code) api.Code {
 		return api.CodeSaveInvalid
 	case ctl.SaveFailed:
 		return api.CodeSaveFailed
+	case ctl.MergeInvalid:
+		return api.CodeMergeInvalid
 	case ctl.KernelFailed:
 		return api.CodeKernelFailed
 	case ctl.LimitExceeded:

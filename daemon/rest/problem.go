@@ -42,7 +42,7 @@ func status(c api.Code) int {
 		return http.StatusPreconditionRequired
 	case api.CodeLimitExceeded:
 		return http.StatusTooManyRequests
-	case api.CodeMonitorFailed, api.CodeKernelFailed, api.CodeSaveFailed, api.CodeInternal:
+	case api.CodeMonitorFailed, api.CodeKernelFailed, api.CodeSaveFailed, api.CodeSnapshotFailed, api.CodeMergeFailed, api.CodeInternal:
 		return http.StatusInternalServerError
 	case api.CodeUnavailable:
 		return http.StatusServiceUnavailable

@@ -61,6 +61,12 @@ type changeVMInput struct {
 	Body    api.VMChange `contentType:"application/merge-patch+json"`
 }
 
+type diskInput struct {
+	VMPath
+	Disk int `path:"disk" minimum:"0" maximum:"15" doc:"The disk's place in the VM's spec, from 0 on"`
+	PostHeaders
+}
+
 type deleteVMInput struct {
 	VMPath
 	IfMatch string `header:"If-Match" maxLength:"64" doc:"Only if the VM still has this generation"`
@@ -96,6 +102,8 @@ func (s *Server) registerVMs() {
 	handle(s, s.op("pause", http.MethodPost, "/v1/vms/{id}:pause", "Pause a running VM: from the end of the task on no instruction of the guest begins", http.StatusAccepted), s.power(api.VerbPause))
 	handle(s, s.op("resume", http.MethodPost, "/v1/vms/{id}:resume", "Let a paused VM go on", http.StatusAccepted), s.power(api.VerbResume))
 	handle(s, s.op("save", http.MethodPost, "/v1/vms/{id}:save", "Write a running VM down and stop it; powerOn goes on from there, powerOff forgets it", http.StatusAccepted), s.power(api.VerbSave))
+	handle(s, s.op("snapshot", http.MethodPost, "/v1/vms/{id}/disks/{disk}:snapshot", "Keep what a disk has now: the VM, which may run, goes on in a new overlay above it", http.StatusAccepted), s.disk(api.VerbSnapshot))
+	handle(s, s.op("merge", http.MethodPost, "/v1/vms/{id}/disks/{disk}:merge", "Write the newest snapshot's overlay of a disk into the one behind it, and remove it, while the VM runs", http.StatusAccepted), s.disk(api.VerbMerge))
 	handle(s, s.op("reset", http.MethodPost, "/v1/vms/{id}:reset", "Reset a running VM; consoles and runId stay", http.StatusAccepted), s.power(api.VerbReset))
 	handle(s, s.op("consoleToken", http.MethodPost, "/v1/vms/{id}:consoleToken", "Get a token that opens the console once; takes no Idempotency-Key, since the answer is a secret"), s.consoleToken)
 }
@@ -222,6 +230,20 @@ func (s *Server) power(verb api.Verb) func(context.Context, *verbInput) (*taskAc
 			return nil, err
 		}
 		task, err := s.Machines.Ask(ctx, vm.ID, verb, 0)
+		if err != nil {
+			return nil, err
+		}
+		return &taskAcceptedOutput{Body: api.TaskAccepted{Task: task}}, nil
+	}
+}
+
+func (s *Server) disk(verb api.Verb) func(context.Context, *diskInput) (*taskAcceptedOutput, error) {
+	return func(ctx context.Context, in *diskInput) (*taskAcceptedOutput, error) {
+		vm, err := s.find(ctx, in.ID, auth.ActionPower)
+		if err != nil {
+			return nil, err
+		}
+		task, err := s.Machines.AskDisk(ctx, vm.ID, verb, in.Disk)
 		if err != nil {
 			return nil, err
 		}

@@ -99,7 +99,7 @@ func (s *Store) FindVM(ident string) (api.VM, bool) {
 
 // Records returns all VMs with what the daemon alone knows of them.
 func (s *Store) Records(ctx context.Context) ([]vm.Record, error) {
-	rows, err := s.write.QueryContext(ctx, `SELECT vm, uid, monitor_pid, monitor_start FROM vms ORDER BY name`)
+	rows, err := s.write.QueryContext(ctx, `SELECT vm, uid, monitor_pid, monitor_start, scrap FROM vms ORDER BY name`)
 	if err != nil {
 		return nil, fmt.Errorf("store: vms: %w", err)
 	}
@@ -109,7 +109,8 @@ func (s *Store) Records(ctx context.Context) ([]vm.Record, error) {
 		var r vm.Record
 		var text string
 		var start int64
-		if err := rows.Scan(&text, &r.UID, &r.Monitor.PID, &start); err != nil {
+		var scrap sql.NullString
+		if err := rows.Scan(&text, &r.UID, &r.Monitor.PID, &start, &scrap); err != nil {
 			return nil, fmt.Errorf("store: vms: %w", err)
 		}
 		r.VM.Spec = api.DefaultVMSpec() // what an older daemon did not know of
@@ -117,6 +118,11 @@ func (s *Store) Records(ctx context.Context) ([]vm.Record, error) {
 			return nil, fmt.Errorf("store: vm: %w", err)
 		}
 		r.Monitor.Start = uint64(start)
+		if scrap.Valid {
+			if err := json.Unmarshal([]byte(scrap.String), &r.Scrap); err != nil {
+				return nil, fmt.Errorf("store: scrap: %w", err)
+			}
+		}
 		records = append(records, r)
 	}
 	return records, rows.Err()
@@ -223,9 +229,17 @@ func (t *Tx) Put(r vm.Record) error {
 	if err != nil {
 		return fmt.Errorf("store: put vm: %w", err)
 	}
+	var scrap any
+	if r.Scrap != nil {
+		text, err := json.Marshal(r.Scrap)
+		if err != nil {
+			return fmt.Errorf("store: put scrap: %w", err)
+		}
+		scrap = string(text)
+	}
 	t.puts[r.VM.ID] = &r
-	return t.exec(`UPDATE vms SET vm = ?, monitor_pid = ?, monitor_start = ? WHERE id = ?`,
-		string(text), r.Monitor.PID, int64(r.Monitor.Start), r.VM.ID)
+	return t.exec(`UPDATE vms SET vm = ?, monitor_pid = ?, monitor_start = ?, scrap = ? WHERE id = ?`,
+		string(text), r.Monitor.PID, int64(r.Monitor.Start), scrap, r.VM.ID)
 }
 
 // Delete removes a VM, its seed and the grants on it.

@@ -2,7 +2,11 @@
 
 package task
 
-import "vmctl/daemon/api"
+import (
+	"slices"
+
+	"vmctl/daemon/api"
+)
 
 // MaxQueued is how many tasks of one VM wait at most.
 const MaxQueued = 16
@@ -21,13 +25,11 @@ func (q *Queue) Len() int { return len(q.waiting) }
 
 // Has reports whether a task of that kind waits.
 func (q *Queue) Has(kind api.TaskKind) bool {
-	for _, t := range q.waiting {
-		if t.Kind == kind {
-			return true
-		}
-	}
-	return false
+	return q.Any(func(t api.Task) bool { return t.Kind == kind })
 }
+
+// Any reports whether a task that waits is one of those.
+func (q *Queue) Any(is func(api.Task) bool) bool { return slices.ContainsFunc(q.waiting, is) }
 
 // Push adds t behind the others.
 func (q *Queue) Push(t api.Task) { q.waiting = append(q.waiting, t) }

@@ -18,17 +18,18 @@ import (
 func kindOf(v api.Verb) api.TaskKind { return api.TaskKind("vm." + string(v)) }
 
 // ask takes a request in, or says at once why not. What was taken in is durable.
-func (m *machine) ask(ctx context.Context, verb api.Verb, generation int64) (api.Task, error) {
+// disk is the one that it is for, or nil.
+func (m *machine) ask(ctx context.Context, verb api.Verb, disk *int, generation int64) (api.Task, error) {
 	if m.closing || m.deleted {
 		return api.Task{}, errGone(m)
 	}
 	if generation != 0 && generation != m.rec.VM.Generation {
 		return api.Task{}, &api.Error{Code: api.CodePreconditionFailed, Detail: fmt.Sprintf("the VM has generation %d", m.rec.VM.Generation)}
 	}
-	if err := m.admit(verb); err != nil {
+	if err := m.admit(verb, disk); err != nil {
 		return api.Task{}, err
 	}
-	t := api.Task{ID: uuid.NewString(), Kind: kindOf(verb), VM: m.ref(), State: api.TaskQueued,
+	t := api.Task{ID: uuid.NewString(), Kind: kindOf(verb), VM: m.ref(), Disk: disk, State: api.TaskQueued,
 		QueuePosition: m.ahead() + m.queue.Len(), CreatedAt: m.inv.now()}
 	if o := task.OriginOf(ctx); o != nil {
 		t.Actor, t.RequestID = o.Actor, o.RequestID
@@ -44,9 +45,12 @@ func (m *machine) ask(ctx context.Context, verb api.Verb, generation int64) (api
 }
 
 // admit is the check of a verb against the state and what is queued.
-func (m *machine) admit(verb api.Verb) error {
+func (m *machine) admit(verb api.Verb, disk *int) error {
 	conflict := func(format string, args ...any) error {
 		return &api.Error{Code: api.CodeStateConflict, Detail: fmt.Sprintf(format, args...)}
+	}
+	if verb == api.VerbMerge && m.state() == api.StateOff {
+		return conflict("the monitor merges, and the VM is off: power it on first")
 	}
 	if !slices.Contains(m.rec.VM.Status.Allowed, verb) {
 		return conflict("%s is not possible while the VM is %s", verb, m.state())
@@ -56,7 +60,7 @@ func (m *machine) admit(verb api.Verb) error {
 	}
 	// One of a kind: what waits already will do what this one asks for. Only
 	// resets add up.
-	if verb != api.VerbReset && (m.queue.Has(kindOf(verb)) || m.activeKind() == kindOf(verb)) {
+	if verb != api.VerbReset && m.asked(kindOf(verb), disk) {
 		return conflict("%s is queued already", verb)
 	}
 	if m.queue.Has(api.TaskDelete) || m.activeKind() == api.TaskDelete {
@@ -68,7 +72,18 @@ func (m *machine) admit(verb api.Verb) error {
 	if verb == api.VerbPowerOn {
 		return m.inv.check(m.rec.VM.Spec)
 	}
+	if disk != nil {
+		return m.admitDisk(verb, *disk)
+	}
 	return nil
+}
+
+// asked reports whether a task of that kind, and for that disk, waits or runs.
+func (m *machine) asked(kind api.TaskKind, disk *int) bool {
+	is := func(t api.Task) bool {
+		return t.Kind == kind && (disk == nil || t.Disk == nil || *t.Disk == *disk)
+	}
+	return m.queue.Any(is) || m.active != nil && is(m.active.task)
 }
 
 func (m *machine) activeKind() api.TaskKind {
@@ -86,7 +101,7 @@ func (m *machine) ahead() int {
 }
 
 // next begins the oldest task when nothing runs. A powerOff does not wait for
-// a start or a save: it ends it.
+// a start, a save or a merge: it ends it.
 func (m *machine) next() {
 	if m.active != nil {
 		if m.active.task.Kind == api.TaskPowerOn && m.active.abort == nil && m.queue.Has(api.TaskPowerOff) {
@@ -94,10 +109,11 @@ func (m *machine) next() {
 		}
 		if m.queue.Has(api.TaskPowerOff) {
 			m.abortSave(&api.Error{Code: api.CodeStateConflict, Detail: "powered off before the VM was saved"})
+			m.abortMerge(&api.Error{Code: api.CodeStateConflict, Detail: "powered off before the disk was merged"})
 		}
 		return
 	}
-	if m.tearing || m.changing {
+	if m.tearing || m.settling || m.changing {
 		return
 	}
 	t, ok := m.queue.Pop()
@@ -139,6 +155,10 @@ func (m *machine) begin() {
 		m.beginGate("vm-resume", resume)
 	case kind == api.TaskSave && state == api.StateRunning:
 		m.beginSave()
+	case kind == api.TaskSnapshot && (m.up() || state == api.StateOff && m.rec.VM.Status.Saved == nil):
+		m.beginSnapshot()
+	case kind == api.TaskMerge && m.up():
+		m.beginMerge()
 	case kind == api.TaskDelete && state == api.StateOff:
 		m.beginDelete()
 	default:

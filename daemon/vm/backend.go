@@ -25,8 +25,9 @@ const drainTimeout = 15 * time.Second
 // Backends are the numbers that the spec's disks and network cards have in the run, and
 // that the disk of the seed has, or 0 without one.
 type Backends struct {
-	Disks, NICs []uint32
-	Seed        uint32
+	Disks [][]uint32 // of each the files that are its own, the uppermost first
+	NICs  []uint32
+	Seed  uint32
 }
 
 // attach gives disks and network cards to the run. The daemon keeps no file of them
@@ -42,16 +43,18 @@ func (inv *Inventory) attach(ctx context.Context, h Handle, run uint64, spec api
 	return b, err
 }
 
-func (inv *Inventory) attachDisks(ctx context.Context, h Handle, spec api.VMSpec, files *Files) ([]uint32, error) {
+func (inv *Inventory) attachDisks(ctx context.Context, h Handle, spec api.VMSpec, files *Files) ([][]uint32, error) {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	numbers := make([]uint32, 0, len(files.disks))
+	numbers := make([][]uint32, len(files.disks))
 	for i, disk := range files.disks {
-		n, err := inv.attachDisk(ctx, h, disk)
-		if err != nil {
-			return nil, diskError(spec.Disks[i].Path, err)
+		for _, own := range disk {
+			n, err := inv.attachDisk(ctx, h, own)
+			if err != nil {
+				return nil, diskError(spec.Disks[i].Path, err)
+			}
+			numbers[i] = append(numbers[i], n)
 		}
-		numbers = append(numbers, n)
 	}
 	files.closeDisks()
 	return numbers, nil

@@ -87,7 +87,7 @@ func (m *machine) mayChange(generation int64, name string, spec api.VMSpec) erro
 		return errGone(m)
 	case generation != vm.Generation:
 		return &api.Error{Code: api.CodePreconditionFailed, Detail: fmt.Sprintf("the VM has generation %d", vm.Generation)}
-	case m.active != nil || m.queue.Len() > 0 || m.changing:
+	case m.active != nil || m.queue.Len() > 0 || m.changing || m.settling || m.rec.Scrap != nil:
 		return conflict("something else is being done with the VM")
 	case m.state() != api.StateOff && !m.up():
 		return conflict("no change is possible while the VM is %s", m.state())
@@ -105,6 +105,9 @@ func (m *machine) mayChange(generation int64, name string, spec api.VMSpec) erro
 			return &api.Error{Code: api.CodeMonitorFailed, Detail: "no connection to the monitor"}
 		}
 		return nil
+	}
+	if err := checkOwn(vm.Spec.Disks, spec.Disks); err != nil {
+		return err
 	}
 	return m.inv.check(spec)
 }

@@ -78,7 +78,7 @@ func (m *machine) spawned(mon Monitor, err error) {
 // consoleToken makes a token and gives its hash to the monitor. reply is
 // called once, in the loop.
 func (m *machine) consoleToken(ctx context.Context, mode api.ConsoleMode, reply func(api.ConsoleToken, error)) {
-	if err := m.admit(api.VerbConsoleToken); err != nil {
+	if err := m.admit(api.VerbConsoleToken, nil); err != nil {
 		reply(api.ConsoleToken{}, err)
 		return
 	}
@@ -202,6 +202,7 @@ func (m *machine) attached(old, mon Monitor, err error) {
 	default:
 		old.Close()
 		m.mon, m.deaf = mon, false
+		m.tidyDisk()
 	}
 }
 

@@ -18,11 +18,11 @@ const sector = 512
 
 // Files are the open files that a run begins with.
 type Files struct {
-	Kernel *os.File     // or the firmware, when the spec names no kernel
-	Initrd *os.File     // may be nil
-	disks  [][]*os.File // until they are attached: each with its backing files
-	seed   *os.File     // likewise; nil without one
-	Saved  *SavedFiles  // nil: it begins at power-on
+	Kernel *os.File       // or the firmware, when the spec names no kernel
+	Initrd *os.File       // may be nil
+	disks  [][][]*os.File // until they are attached: of each the files that are its own, the last with those behind
+	seed   *os.File       // likewise; nil without one
+	Saved  *SavedFiles    // nil: it begins at power-on
 }
 
 // Close closes them.
@@ -41,7 +41,7 @@ func (f *Files) Close() {
 }
 
 func (f *Files) closeDisks() {
-	for _, file := range slices.Concat(f.disks...) {
+	for _, file := range slices.Concat(slices.Concat(f.disks...)...) {
 		file.Close() // nothing was written
 	}
 	f.disks = nil
@@ -105,28 +105,46 @@ func (inv *Inventory) openDisk(f *Files, field string, d api.DiskSpec) error {
 	if d.ReadOnly {
 		flags = unix.O_RDONLY
 	}
-	kind := diskFile
-	if d.Format == api.FormatOverlay {
-		kind = overlayFile
-	}
-	file, size, err := inv.disks.open(kind, field+".path", d.Path, flags)
+	file, size, err := inv.openTop(field+".path", d, flags)
 	if err != nil {
 		return err
 	}
-	f.disks = append(f.disks, []*os.File{file})
+	f.disks = append(f.disks, [][]*os.File{{file}})
+	disk := &f.disks[len(f.disks)-1]
 	for i, b := range d.Backing {
-		file, _, err := inv.disks.open(diskFile, field+".backing["+strconv.Itoa(i)+"].path", b.Path, unix.O_RDONLY)
+		field := field + ".backing[" + strconv.Itoa(i) + "].path"
+		if b.Own {
+			file, err := inv.overlays.open(field, b.Path)
+			if err != nil {
+				return err
+			}
+			*disk = append(*disk, []*os.File{file})
+			continue
+		}
+		file, _, err := inv.disks.open(diskFile, field, b.Path, unix.O_RDONLY)
 		if err != nil {
 			return err
 		}
-		disk := &f.disks[len(f.disks)-1]
-		*disk = append(*disk, file)
+		last := &(*disk)[len(*disk)-1]
+		*last = append(*last, file)
 	}
 	// What another format holds is not for this process to read.
 	if (d.Format == "" || d.Format == api.FormatRaw) && size%sector != 0 {
 		return &api.Error{Code: api.CodeDiskInvalid, Field: field + ".path", Detail: fmt.Sprintf("%q has %d bytes, which are not whole sectors of 512", d.Path, size)}
 	}
 	return nil
+}
+
+// openTop opens a disk's uppermost file.
+func (inv *Inventory) openTop(field string, d api.DiskSpec, flags uint64) (*os.File, int64, error) {
+	switch {
+	case d.Own:
+		file, err := inv.overlays.open(field, d.Path)
+		return file, 0, err
+	case d.Format == api.FormatOverlay:
+		return inv.disks.open(overlayFile, field, d.Path, flags)
+	}
+	return inv.disks.open(diskFile, field, d.Path, flags)
 }
 
 // check opens and closes the files that spec names, and looks for its bridges.

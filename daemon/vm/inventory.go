@@ -30,9 +30,10 @@ type Config struct {
 	Board    *task.Board
 	Boot     *Folder // kernels and initrds
 	Disks    *Folder
-	Saves    string // folder of what VMs are saved to; made when it is needed
-	Firmware string // path of what boots VMs without a kernel
-	FirstUID uint32 // range of user ids for monitors
+	Overlays *Folder // files that snapshots of disks made
+	Saves    string  // folder of what VMs are saved to; made when it is needed
+	Firmware string  // path of what boots VMs without a kernel
+	FirstUID uint32  // range of user ids for monitors
 	LastUID  uint32
 	Version  string // for the event host.started
 	Log      *slog.Logger
@@ -48,6 +49,7 @@ type Inventory struct {
 	board    *task.Board
 	boot     *Folder
 	disks    *Folder
+	overlays overlays
 	saves    saves
 	config   Config
 	log      *slog.Logger
@@ -64,7 +66,7 @@ type Inventory struct {
 
 // New returns an Inventory that does nothing before Start.
 func New(c Config) *Inventory {
-	return &Inventory{kernel: c.Kernel, launcher: c.Launcher, network: c.Network, store: c.Store, board: c.Board, boot: c.Boot, disks: c.Disks, saves: saves{c.Saves},
+	return &Inventory{kernel: c.Kernel, launcher: c.Launcher, network: c.Network, store: c.Store, board: c.Board, boot: c.Boot, disks: c.Disks, overlays: overlays{c.Overlays}, saves: saves{c.Saves},
 		config: c, log: c.Log, now: c.Now, machines: make(map[string]*machine), unknown: make(map[uint64]bool),
 		claims: make(chan struct{})}
 }
@@ -340,6 +342,9 @@ func (inv *Inventory) Create(ctx context.Context, req api.VMCreate) (api.VM, err
 	if err := checkSpec(req.Spec); err != nil {
 		return api.VM{}, err
 	}
+	if err := checkOwn(nil, req.Spec.Disks); err != nil {
+		return api.VM{}, err
+	}
 	if err := checkSeed(req.Seed); err != nil {
 		return api.VM{}, err
 	}
@@ -383,7 +388,17 @@ func (inv *Inventory) Ask(ctx context.Context, id string, verb api.Verb, generat
 	if m == nil {
 		return api.Task{}, &api.Error{Code: api.CodeNotFound, Detail: "no such VM"}
 	}
-	return call(m, func() (api.Task, error) { return m.ask(ctx, verb, generation) })
+	return call(m, func() (api.Task, error) { return m.ask(ctx, verb, nil, generation) })
+}
+
+// AskDisk queues a verb for a disk of the VM with that uuid, by its place in the spec. The
+// error is an *api.Error.
+func (inv *Inventory) AskDisk(ctx context.Context, id string, verb api.Verb, disk int) (api.Task, error) {
+	m := inv.machine(id)
+	if m == nil {
+		return api.Task{}, &api.Error{Code: api.CodeNotFound, Detail: "no such VM"}
+	}
+	return call(m, func() (api.Task, error) { return m.ask(ctx, verb, &disk, 0) })
 }
 
 // ConsoleToken returns a token for the console of the VM with that uuid, for

@@ -58,6 +58,8 @@ type machine struct {
 	idle     *time.Timer   // of a monitor that serves consoles alone
 	reattach *time.Timer   // of a connection that was lost
 	again    *time.Timer   // of a start by policy
+	untidy   *time.Timer   // of a disk that could not be settled
+	settling bool          // a worker does that
 	upSince  time.Time     // that the guest is known to run
 	deaf     bool          // the connection to the monitor is lost
 	dead     bool          // the monitor is gone, and a worker still holds it
@@ -82,16 +84,20 @@ type active struct {
 func allowed(s api.VMStatus) []api.Verb {
 	switch s.State {
 	case api.StateOff:
-		if s.RestartAt != nil || s.Saved != nil { // powerOff: it stays off, and begins anew
-			return []api.Verb{api.VerbPowerOn, api.VerbPowerOff, api.VerbConsoleToken, api.VerbDelete}
+		verbs := []api.Verb{api.VerbPowerOn}
+		if s.RestartAt != nil || s.Saved != nil { // it stays off, and begins anew
+			verbs = append(verbs, api.VerbPowerOff)
 		}
-		return []api.Verb{api.VerbPowerOn, api.VerbConsoleToken, api.VerbDelete}
+		if s.Saved == nil { // whose guest knows what its disks are
+			verbs = append(verbs, api.VerbSnapshot)
+		}
+		return append(verbs, api.VerbConsoleToken, api.VerbDelete)
 	case api.StateStarting:
 		return []api.Verb{api.VerbPowerOff, api.VerbConsoleToken}
 	case api.StateRunning:
-		return []api.Verb{api.VerbPowerOff, api.VerbShutdown, api.VerbReset, api.VerbPause, api.VerbSave, api.VerbConsoleToken}
+		return []api.Verb{api.VerbPowerOff, api.VerbShutdown, api.VerbReset, api.VerbPause, api.VerbSave, api.VerbSnapshot, api.VerbMerge, api.VerbConsoleToken}
 	case api.StatePaused:
-		return []api.Verb{api.VerbPowerOff, api.VerbResume, api.VerbConsoleToken}
+		return []api.Verb{api.VerbPowerOff, api.VerbResume, api.VerbSnapshot, api.VerbMerge, api.VerbConsoleToken}
 	case api.StateStopping:
 		return []api.Verb{api.VerbPowerOn}
 	default:
@@ -103,7 +109,7 @@ func newMachine(inv *Inventory, rec Record) *machine {
 	rec.VM.Status.Allowed = allowed(rec.VM.Status)
 	m := &machine{
 		inv: inv, rec: rec, inbox: make(chan func(), 16), done: make(chan struct{}),
-		deadline: stoppedTimer(), idle: stoppedTimer(), reattach: stoppedTimer(), again: stoppedTimer(),
+		deadline: stoppedTimer(), idle: stoppedTimer(), reattach: stoppedTimer(), again: stoppedTimer(), untidy: stoppedTimer(),
 		log: inv.log.With("vm", rec.VM.ID),
 	}
 	// While it is up its last stop is of an earlier run, also when that had the
@@ -156,13 +162,15 @@ func (m *machine) loop(ctx context.Context, first func()) {
 			m.tryAttach()
 		case <-m.again.C:
 			m.restart()
+		case <-m.untidy.C:
+			m.tidyDisk()
 		}
 	}
 }
 
 // release lets go of what the machine holds; the VM and its monitor live on.
 func (m *machine) release() {
-	for _, t := range []*time.Timer{m.deadline, m.idle, m.reattach, m.again} {
+	for _, t := range []*time.Timer{m.deadline, m.idle, m.reattach, m.again, m.untidy} {
 		t.Stop()
 	}
 	if m.active != nil {

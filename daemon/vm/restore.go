@@ -83,6 +83,7 @@ func (m *machine) restored(seen sight, h Handle, mon Monitor, open []api.Task) (
 		m.adopt(run)
 		m.resume(open, true)
 		m.readjust()
+		m.tidyDisk()
 		return true, before.State != m.state()
 	case h != nil: // begun and not running, or stopped meanwhile
 		if m.rec.VM.Status.RunID == 0 {
@@ -98,9 +99,10 @@ func (m *machine) restored(seen sight, h Handle, mon Monitor, open []api.Task) (
 		m.teardown()
 	default:
 		m.resume(open, false)
-		if m.active != nil {
+		if m.active != nil && !isOfDisk(m.active.task.Kind) {
 			m.finish(m.active.abort)
 		}
+		m.tidyDisk()
 		if at := m.rec.VM.Status.RestartAt; at != nil {
 			m.again.Reset(max(at.Sub(m.inv.now()), 0))
 		}
@@ -138,7 +140,8 @@ func (m *machine) adopt(run *Run) {
 // that does no harm twice; nothing stays running for ever.
 func (m *machine) resume(open []api.Task, running bool) {
 	for _, t := range open {
-		if t.State == api.TaskQueued || t.Kind == api.TaskDelete || t.Kind == api.TaskPowerOff && running {
+		if t.State == api.TaskQueued || t.Kind == api.TaskDelete || t.Kind == api.TaskPowerOff && running ||
+			t.Kind == api.TaskMerge && running && m.rec.Scrap == nil {
 			m.queue.Push(t)
 			continue
 		}
@@ -155,11 +158,16 @@ func (m *machine) resume(open []api.Task, running bool) {
 			m.finish(nil) // all but the end was done
 		case t.Kind == api.TaskSave:
 			m.finish(&api.Error{Code: api.CodeUnavailable, Detail: "the daemon was restarted before the VM was saved"})
+		case t.Kind == api.TaskSnapshot && m.rec.Scrap == nil:
+			m.finish(&api.Error{Code: api.CodeUnavailable, Detail: "the daemon was restarted before the snapshot was begun"})
+		case t.Kind == api.TaskMerge && m.rec.Scrap == nil:
+			m.finish(&api.Error{Code: api.CodeStateConflict, Detail: "the VM stopped"})
 		case (t.Kind == api.TaskPause || t.Kind == api.TaskResume) && running && m.paused == (t.Kind == api.TaskPause):
 			m.finish(nil)
 		case t.Kind == api.TaskPause, t.Kind == api.TaskResume:
 			m.finish(&api.Error{Code: api.CodeUnavailable, Detail: "the daemon was restarted before the kernel was asked"})
 		}
+		// What a snapshot or a merge has begun with is ended by tidyDisk.
 		// A powerOff whose VM does not run is done when the rest is cleared away.
 	}
 }

@@ -98,6 +98,7 @@ type Kernel interface {
 // Claim is a disk that a run has.
 type Claim struct {
 	Run        uint64
+	Backend    uint32 // its number there
 	Dev, Inode uint64 // as stat tells them, of a regular file
 	Draining   bool   // it is given back as soon as I/O under way has ended
 }
@@ -128,6 +129,9 @@ type Handle interface {
 	// files behind it, and returns the disk's number there. The caller closes the
 	// files. The error is ErrDiskClaimed when another has one of them.
 	AttachDisk(file *os.File, backing ...*os.File) (uint32, error)
+	// Detach takes a disk away; the monitor has its files until it closes them. One that
+	// is away is no error.
+	Detach(disk uint32) error
 	// AttachNIC gives it a network card, with a vhost if that is not nil, and returns
 	// the card's number there. The caller closes the files.
 	AttachNIC(tap, vhost *os.File) (uint32, error)
@@ -203,6 +207,11 @@ type Monitor interface {
 	Start(ctx context.Context) error
 	// Save writes the machine, whose gate a snapshot keeps shut, to empty files.
 	Save(ctx context.Context, files *SavedFiles) error
+	// SwitchDisk lets a disk of the spec go on in an empty file that was attached, above
+	// what it is made of. After an error of the monitor's nothing has changed.
+	SwitchDisk(ctx context.Context, disk int, attached uint32) error
+	// MergeDisk does a step of the merge of a disk, and says how it is then.
+	MergeDisk(ctx context.Context, disk int, step MergeStep) (Merge, error)
 	Reset(ctx context.Context) error
 	// SetDisk and SetNIC give one of the spec's, of a guest that runs, the limits and
 	// the link that it is to have now.
@@ -228,6 +237,36 @@ type Monitor interface {
 	Close() error
 }
 
+// MergeStep is what is asked of a merge.
+type MergeStep int
+
+// Steps of a merge. All but MergeFinish may be asked for again.
+const (
+	MergeLook MergeStep = iota
+	MergeBegin
+	MergeFinish // the uppermost file is left
+	MergeAbort  // it stays
+)
+
+// MergeState is how far the merge of a disk is.
+type MergeState int
+
+// States of a merge.
+const (
+	NotMerging MergeState = iota
+	Merging               // the uppermost file is being written into the one behind it
+	Merged                // it is, and both are written to: either chain is the disk
+	MergeBroke            // it could not be, and both are used still
+)
+
+// Merge is how the merge of a disk is.
+type Merge struct {
+	State       MergeState
+	Done, Total uint64   // bytes
+	Disks       []uint32 // the numbers of its own files, the uppermost first
+	Text        string   // why it broke
+}
+
 // Report is what a monitor tells by itself. It is a claim.
 type Report struct {
 	ConsoleOpened *api.ConsoleData
@@ -242,6 +281,15 @@ type Record struct {
 	VM      api.VM
 	UID     uint32
 	Monitor Process // of the last monitor that was spawned
+	Scrap   *Scrap  // nil: no disk has any
+}
+
+// Scrap is a file of a disk that a snapshot or a merge has not ended with. When the disk
+// has it for its uppermost file the snapshot is made, but for the monitor's word; else
+// the file is to go.
+type Scrap struct {
+	Disk int    `json:"disk"`
+	Path string `json:"path"`
 }
 
 // Store keeps records, tasks and events. Update runs fn in one transaction;

@@ -87,6 +87,35 @@ func checkSpec(s api.VMSpec) error {
 	return nil
 }
 
+// checkOwn sees that a disk with snapshots stays what and where it is, and that nothing
+// else is said to have some.
+func checkOwn(was, disks []api.DiskSpec) error {
+	isOwn := func(d api.DiskSpec) bool {
+		return d.Own || slices.ContainsFunc(d.Backing, func(b api.BackingSpec) bool { return b.Own })
+	}
+	for i := range max(len(was), len(disks)) {
+		var before, now api.DiskSpec
+		if i < len(was) {
+			before = was[i]
+		}
+		if i < len(disks) {
+			now = disks[i]
+		}
+		var detail string
+		switch {
+		case isOwn(now) && !isOwn(before):
+			detail = "is said to have snapshots, which only vmctld makes"
+		case isOwn(before) && (now.Path != before.Path || now.Format != before.Format || now.Own != before.Own ||
+			now.ReadOnly != before.ReadOnly || !slices.Equal(now.Backing, before.Backing)):
+			detail = "has snapshots: its files stay as they are, and it keeps its place"
+		default:
+			continue
+		}
+		return &api.Error{Code: api.CodeDiskInvalid, Field: fmt.Sprintf("body.spec.disks[%d]", i), Detail: detail}
+	}
+	return nil
+}
+
 func checkLimit(code api.Code, field string, l *api.RateLimit) error {
 	var detail string
 	switch {
@@ -112,9 +141,11 @@ func checkFormat(field string, d api.DiskSpec) error {
 	bad := func(field, format string, args ...any) error {
 		return &api.Error{Code: api.CodeDiskInvalid, Field: "body.spec." + field, Detail: fmt.Sprintf(format, args...)}
 	}
-	known := func(f api.DiskFormat) bool { return f == "" || f == api.FormatRaw || f == api.FormatQCOW2 }
+	known := func(f api.DiskFormat) bool {
+		return f == "" || f == api.FormatRaw || f == api.FormatQCOW2 || f == api.FormatOverlay
+	}
 	switch {
-	case !known(d.Format) && d.Format != api.FormatOverlay:
+	case !known(d.Format):
 		return bad(field+".format", "none of raw, qcow2 and overlay")
 	case d.Format == api.FormatQCOW2 && !d.ReadOnly:
 		return bad(field+".readOnly", "is needed: qcow2 images are not written to")
@@ -125,16 +156,20 @@ func checkFormat(field string, d api.DiskSpec) error {
 	case len(d.Backing) > api.MaxBacking:
 		return bad(field+".backing", "more than %d", api.MaxBacking)
 	}
+	above := d.Format
 	for i, b := range d.Backing {
 		field := fmt.Sprintf("%s.backing[%d]", field, i)
 		switch {
 		case b.Path == "":
 			return bad(field+".path", "is empty")
 		case !known(b.Format):
-			return bad(field+".format", "neither raw nor qcow2")
-		case b.Format != api.FormatQCOW2 && i < len(d.Backing)-1:
+			return bad(field+".format", "none of raw, qcow2 and overlay")
+		case b.Format == api.FormatOverlay && (above != api.FormatOverlay || i == len(d.Backing)-1):
+			return bad(field+".format", "is overlay, and not between another one and what both are above")
+		case (b.Format == "" || b.Format == api.FormatRaw) && i < len(d.Backing)-1:
 			return bad(field+".format", "is raw, and there are files behind it")
 		}
+		above = b.Format
 	}
 	return nil
 }

@@ -134,6 +134,7 @@ func (m *machine) torn(run Run, reaped bool, err error) {
 	for _, t := range ended {
 		m.inv.board.Ended(t.ID)
 	}
+	m.tidyDisk()
 }
 
 // dropMonitor forgets a monitor that has ended and was closed.
@@ -203,7 +204,7 @@ func (m *machine) beginDelete() {
 			err = reap(mon)
 		}
 		if err == nil {
-			err = errors.Join(m.inv.launcher.Forget(id), m.inv.saves.remove(id))
+			err = errors.Join(m.inv.launcher.Forget(id), m.inv.saves.remove(id), m.inv.overlays.forget(id))
 		}
 		return func() { m.forgotten(err) }
 	})

@@ -63,6 +63,11 @@ func serve(ctx context.Context, o *options, kernel module) (err error) {
 		return err
 	}
 	defer disks.Close()
+	overlays, err := vm.OpenFolder(filepath.Join(o.stateDir, "overlays"))
+	if err != nil {
+		return err
+	}
+	defer overlays.Close()
 	st, err := store.Open(ctx, filepath.Join(o.stateDir, "vmctl.db"), time.Now)
 	if err != nil {
 		return err
@@ -87,7 +92,7 @@ func serve(ctx context.Context, o *options, kernel module) (err error) {
 		return err
 	}
 	board := task.NewBoard(st)
-	inv := vm.New(vm.Config{Kernel: kernel, Launcher: launcher, Network: o.network(), Store: st, Board: board, Boot: boot, Disks: disks, Saves: filepath.Join(o.stateDir, "saves"), Firmware: o.firmware,
+	inv := vm.New(vm.Config{Kernel: kernel, Launcher: launcher, Network: o.network(), Store: st, Board: board, Boot: boot, Disks: disks, Overlays: overlays, Saves: filepath.Join(o.stateDir, "saves"), Firmware: o.firmware,
 		FirstUID: o.firstUID, LastUID: o.lastUID, Version: version, Log: log, Now: now})
 	sessions, err := auth.OpenSessions(ctx, st, inv.EndSession, time.Now, log)
 	if err != nil {
@@ -154,7 +159,7 @@ func prepare(o *options) (unlock func(), err error) {
 			return nil, err
 		}
 	}
-	for dir, mode := range map[string]fs.FileMode{"boot": 0o755, "disks": 0o700} {
+	for dir, mode := range map[string]fs.FileMode{"boot": 0o755, "disks": 0o700, "overlays": 0o700} {
 		if err := os.Mkdir(filepath.Join(o.stateDir, dir), mode); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}

@@ -199,6 +199,14 @@ func (h handle) Stop() error {
 	return err
 }
 
+// Detach takes a disk away.
+func (h handle) Detach(disk uint32) error {
+	if err := h.v.Detach(disk); !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
+}
+
 func (h handle) AttachDisk(file *os.File, backing ...*os.File) (uint32, error) {
 	parts := []abi.Part{{FD: int(file.Fd()), Role: abi.RoleData}}
 	for _, b := range backing {

@@ -50,6 +50,15 @@ const (
 	Unlimited = "unlimited\n" // runs, and refuses to limit its disks
 	Lingers   = "lingers\n"   // runs, and is at a save, without a word, until the gate is opened
 	Calls     = "calls\n"     // runs, and connects to CallsPort of the host's again and again
+
+	// They run, and of the daemons that connect the first finds that the monitor does
+	// not answer, or does not get on.
+	Holds      = "holds\n"      // asked to switch a disk it has not, and does not answer
+	Switches   = "switches\n"   // likewise, and has
+	Stalls     = "stalls\n"     // does not get on with a merge
+	Unfinished = "unfinished\n" // does not answer who wants a merge finished
+	Unswitched = "unswitched\n" // cannot switch a disk, for any daemon
+	Unmerged   = "unmerged\n"   // cannot merge one, for any daemon
 )
 
 // IsStub reports whether this process was started as a monitor.
@@ -75,6 +84,8 @@ type stub struct {
 	behaviour string    // [mu]
 	vm        runVM     // [mu]
 	resets    uint32    // [mu]
+	disks     []*disk   // [mu]
+	daemons   int       // [mu] that connected so far
 }
 
 // leaveAlone ends a monitor that has no VM and no daemon, as vmx does: one that a
@@ -113,6 +124,7 @@ func (s *stub) accept(listener int) {
 			s.conn.Close()
 		}
 		s.conn = c
+		s.daemons++
 		s.mu.Unlock()
 		go s.serve(c)
 	}
@@ -186,6 +198,10 @@ func (s *stub) do(m ctl.Message, fds []int) (ctl.Message, *ctl.Error) {
 		return nil, s.restore(r.Spec, fds)
 	case *ctl.Save:
 		return nil, s.save(fds)
+	case *ctl.DiskSwitch:
+		return nil, s.switchDisk(r)
+	case *ctl.DiskMerge:
+		return s.mergeDisk(r)
 	case *ctl.Start:
 		s.state = ctl.Running
 	case *ctl.Reset:
@@ -235,8 +251,7 @@ func (s *stub) configure(m spec.Spec, fds []int) *ctl.Error {
 		return &ctl.Error{Code: ctl.BootFileInvalid, Text: "kernel and firmware are confused"}
 	}
 	if s.behaviour == Slow {
-		s.mu.Unlock()
-		select {}
+		s.hang()
 	}
 	if s.vm, err = openVM(fds[0]); err == nil {
 		err = s.vm.Bind()
@@ -244,15 +259,15 @@ func (s *stub) configure(m spec.Spec, fds []int) *ctl.Error {
 	if err != nil {
 		return &ctl.Error{Code: ctl.KernelFailed, Text: err.Error()}
 	}
-	// Its files stay open for as long as the process lives.
 	for _, d := range m.Disks {
-		b, err := s.vm.Backend(d.Backend)
-		if err != nil || b.Number != d.Backend || len(b.Parts) != 1+len(d.Backing) {
+		made, ok := s.openDisk(d)
+		if !ok {
 			return &ctl.Error{Code: ctl.DiskInvalid, Text: "no such disk is attached to the VM"}
 		}
+		s.disks = append(s.disks, made)
 		var magic [4]byte
 		if d.Format == spec.QCOW2 {
-			if _, err := unix.Pread(b.Parts[0].FD, magic[:], 0); err != nil || string(magic[:]) != "QFI\xfb" {
+			if _, err := unix.Pread(made.files[d.Backend][0].FD, magic[:], 0); err != nil || string(magic[:]) != "QFI\xfb" {
 				return &ctl.Error{Code: ctl.FormatInvalid, Text: "file is no qcow2 image"}
 			}
 		}

@@ -147,6 +147,40 @@ export interface paths {
         patch: operations["changeVM"];
         trace?: never;
     };
+    "/v1/vms/{id}/disks/{disk}:merge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Write the newest snapshot's overlay of a disk into the one behind it, and remove it, while the VM runs */
+        post: operations["merge"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/vms/{id}/disks/{disk}:snapshot": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Keep what a disk has now: the VM, which may run, goes on in a new overlay above it */
+        post: operations["snapshot"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/vms/{id}/seed": {
         parameters: {
             query?: never;
@@ -323,10 +357,12 @@ export interface components {
     schemas: {
         BackingSpec: {
             /**
-             * @description raw if it is left out; then it is the last
+             * @description raw if it is left out; then it is the last. Overlays come first
              * @enum {string}
              */
-            format?: "raw" | "qcow2";
+            format?: "raw" | "qcow2" | "overlay";
+            /** @description As of a disk: what is above such a file can be merged into it */
+            own?: boolean;
             /** @description In the folder of disks */
             path: string;
         };
@@ -382,6 +418,8 @@ export interface components {
             format?: "raw" | "qcow2" | "overlay";
             /** @description Of its requests, and of the bytes that they read and write */
             limit?: components["schemas"]["RateLimit"];
+            /** @description vmctld made the file, for a snapshot, in a folder of its own, and removes it with the VM; not to be set by a caller */
+            own?: boolean;
             /** @description A raw one has whole sectors of 512 bytes; one VM at a time may write to it */
             path: string;
             /** @description Any number of VMs may read it at a time */
@@ -470,7 +508,7 @@ export interface components {
              * @description Stable name of the kind of error
              * @enum {string}
              */
-            code: "invalidRequest" | "unknownField" | "nameInvalid" | "notFound" | "conflict" | "exists" | "stateConflict" | "preconditionFailed" | "preconditionRequired" | "unauthenticated" | "forbidden" | "tooLarge" | "limitExceeded" | "bootFileMissing" | "bootFileInvalid" | "diskMissing" | "diskInvalid" | "diskFormatInvalid" | "diskFormatRefused" | "diskBackingInvalid" | "diskInUse" | "networkMissing" | "networkInvalid" | "seedInvalid" | "seedTooLarge" | "saveInvalid" | "saveFailed" | "initrdTooLarge" | "memoryInvalid" | "vcpusInvalid" | "cmdlineTooLong" | "idempotencyConflict" | "idempotencyInFlight" | "signatureMissing" | "signatureInvalid" | "signatureStale" | "signatureReplayed" | "sessionUnknown" | "monitorFailed" | "kernelFailed" | "methodNotAllowed" | "unavailable" | "internal";
+            code: "invalidRequest" | "unknownField" | "nameInvalid" | "notFound" | "conflict" | "exists" | "stateConflict" | "preconditionFailed" | "preconditionRequired" | "unauthenticated" | "forbidden" | "tooLarge" | "limitExceeded" | "bootFileMissing" | "bootFileInvalid" | "diskMissing" | "diskInvalid" | "diskFormatInvalid" | "diskFormatRefused" | "diskBackingInvalid" | "diskInUse" | "networkMissing" | "networkInvalid" | "seedInvalid" | "seedTooLarge" | "saveInvalid" | "saveFailed" | "snapshotFailed" | "mergeInvalid" | "mergeFailed" | "initrdTooLarge" | "memoryInvalid" | "vcpusInvalid" | "cmdlineTooLong" | "idempotencyConflict" | "idempotencyInFlight" | "signatureMissing" | "signatureInvalid" | "signatureStale" | "signatureReplayed" | "sessionUnknown" | "monitorFailed" | "kernelFailed" | "methodNotAllowed" | "unavailable" | "internal";
             /** @description What happened, for people */
             detail: string;
             /** @description Each offending field */
@@ -600,13 +638,18 @@ export interface components {
             actor: string;
             /** Format: date-time */
             createdAt: string;
+            /**
+             * Format: int64
+             * @description Of vm.snapshot and vm.merge: the disk's place in the VM's spec, from 0 on
+             */
+            disk?: number;
             /** Format: date-time */
             endedAt?: string;
             error?: components["schemas"]["TaskError"];
             /** Format: uuid */
             id: string;
             /** @enum {string} */
-            kind: "vm.powerOn" | "vm.powerOff" | "vm.shutdown" | "vm.reset" | "vm.pause" | "vm.resume" | "vm.save" | "vm.delete";
+            kind: "vm.powerOn" | "vm.powerOff" | "vm.shutdown" | "vm.reset" | "vm.pause" | "vm.resume" | "vm.save" | "vm.snapshot" | "vm.merge" | "vm.delete";
             /** Format: int64 */
             progress: number;
             /**
@@ -746,7 +789,7 @@ export interface components {
         };
         VMStatus: {
             /** @description What can be asked of the VM in this state */
-            allowed: ("powerOn" | "powerOff" | "shutdown" | "reset" | "pause" | "resume" | "save" | "consoleToken" | "delete")[];
+            allowed: ("powerOn" | "powerOff" | "shutdown" | "reset" | "pause" | "resume" | "save" | "snapshot" | "merge" | "consoleToken" | "delete")[];
             /** @description Why the last run ended */
             lastStop?: components["schemas"]["LastStop"];
             /**
@@ -1189,6 +1232,80 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["VM"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    merge: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body give the same answer for 24 h */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+                /** @description The disk's place in the VM's spec, from 0 on */
+                disk: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskAccepted"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    snapshot: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body give the same answer for 24 h */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+                /** @description The disk's place in the VM's spec, from 0 on */
+                disk: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskAccepted"];
                 };
             };
             /** @description Error */

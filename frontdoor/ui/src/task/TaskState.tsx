@@ -10,10 +10,13 @@ const kinds: Record<Task["kind"], string> = {
   "vm.pause": "Pause",
   "vm.resume": "Resume",
   "vm.save": "Save",
+  "vm.snapshot": "Snapshot",
+  "vm.merge": "Merge",
   "vm.delete": "Delete",
 };
 
-export const taskKind = (task: Task) => kinds[task.kind] ?? task.kind;
+export const taskKind = (task: Task) =>
+  (kinds[task.kind] ?? task.kind) + (task.disk === undefined ? "" : ` of disk ${task.disk}`);
 
 export const taskTitle = (task: Task) => `${taskKind(task)} ${task.vm?.name ?? ""}`.trim();
 

@@ -11,13 +11,19 @@ import { verbLines } from "./equivalent";
 import { harmless, verbs } from "./power";
 import { formatBytes } from "./validate";
 
-export function DeedDialog(props: { vm: VM; deed: Deed; request: ReturnType<typeof useDeed>; onClose: () => void }) {
-  const { vm, deed, request, onClose } = props;
+export function DeedDialog(props: {
+  vm: VM;
+  deed: Deed;
+  disk?: number | undefined;
+  request: ReturnType<typeof useDeed>;
+  onClose: () => void;
+}) {
+  const { vm, deed, disk, request, onClose } = props;
   const { label } = verbs[deed];
   return (
     <Modal isOpen variant="small" onClose={onClose} aria-labelledby="deed-title" aria-describedby="deed-body">
       <ModalHeader
-        title={`${label} ${vm.name}?`}
+        title={disk === undefined ? `${label} ${vm.name}?` : `${label} disk ${disk} of ${vm.name}?`}
         labelId="deed-title"
         {...(!harmless(deed) && { titleIconVariant: "warning" as const })}
       />
@@ -25,7 +31,7 @@ export function DeedDialog(props: { vm: VM; deed: Deed; request: ReturnType<type
         {request.error && <ProblemAlert error={request.error} title={`Could not ${label.toLowerCase()} ${vm.name}`} />}
         <Losses vm={vm} deed={deed} />
         <ExpandableSection toggleText="The same on a command line" className="vmctl-above">
-          <CommandLines lines={verbLines(vm.name, deed)} />
+          <CommandLines lines={verbLines(vm.name, deed, disk)} />
         </ExpandableSection>
       </ModalBody>
       <ModalFooter>
@@ -55,6 +61,15 @@ function Losses({ vm, deed }: { vm: VM; deed: Deed }) {
       return <p>The guest goes on where it stood.</p>;
     case "save":
       return <p>The guest is written down and stops. Powering on goes on from there.</p>;
+    case "snapshot":
+      return <p>What the disk has now is kept. The guest goes on and finds the disk as it was.</p>;
+    case "merge":
+      return (
+        <p>
+          The newest snapshot of the disk is forgotten: what was written since is written into the file behind it. The
+          guest goes on and finds the disk as it was.
+        </p>
+      );
     case "shutdown":
       return <p>The power button is pressed. Most guests end what runs and power off; one that does not listen goes on.</p>;
     case "powerOff":

@@ -3,6 +3,8 @@
 // keyboard and says why.
 import { Button } from "@patternfly/react-core/dist/dynamic/components/Button";
 import { Tooltip } from "@patternfly/react-core/dist/dynamic/components/Tooltip";
+import CameraIcon from "@patternfly/react-icons/dist/esm/icons/camera-icon";
+import CompressIcon from "@patternfly/react-icons/dist/esm/icons/compress-icon";
 import MoonIcon from "@patternfly/react-icons/dist/esm/icons/moon-icon";
 import PauseIcon from "@patternfly/react-icons/dist/esm/icons/pause-icon";
 import PlayIcon from "@patternfly/react-icons/dist/esm/icons/play-icon";
@@ -15,7 +17,7 @@ import type { VM } from "../api/model";
 import { useWhoAmI } from "../live/Live";
 import { type Deed, useDeed } from "./ask";
 import { DeedDialog } from "./DeedDialog";
-import { gate, harmless, verbs } from "./power";
+import { diskGate, gate, harmless, verbs } from "./power";
 
 const icons: Record<Deed, ReactElement> = {
   powerOn: <PlayIcon />,
@@ -25,14 +27,18 @@ const icons: Record<Deed, ReactElement> = {
   pause: <PauseIcon />,
   resume: <PlayIcon />,
   save: <SaveIcon />,
+  snapshot: <CameraIcon />,
+  merge: <CompressIcon />,
   delete: <TrashIcon />,
 };
 
-export function VerbButton({ vm, deed, compact }: { vm: VM; deed: Deed; compact?: boolean }) {
+/** disk is the place of the one that the verb is for. */
+export function VerbButton({ vm, deed, compact, disk }: { vm: VM; deed: Deed; compact?: boolean; disk?: number }) {
   const roles = useWhoAmI().data?.roles;
   const [asking, setAsking] = useState(false);
-  const request = useDeed(vm, deed);
-  const open = gate(vm, deed, roles);
+  const request = useDeed(vm, deed, disk);
+  const its = disk === undefined ? undefined : vm.spec.disks?.[disk];
+  const open = its && (deed === "snapshot" || deed === "merge") ? diskGate(vm, deed, its, roles) : gate(vm, deed, roles);
   const label = verbs[deed].label;
   const press = () => {
     if (!open.open || request.isPending) return;
@@ -46,7 +52,7 @@ export function VerbButton({ vm, deed, compact }: { vm: VM; deed: Deed; compact?
       icon={icons[deed]}
       isAriaDisabled={!open.open}
       isLoading={request.isPending}
-      aria-label={compact ? `${label} ${vm.name}` : undefined}
+      aria-label={compact ? `${label} ${vm.name}` : disk === undefined ? undefined : `${label} disk ${disk}`}
       onClick={press}
     >
       {compact ? undefined : label}
@@ -59,6 +65,7 @@ export function VerbButton({ vm, deed, compact }: { vm: VM; deed: Deed; compact?
         <DeedDialog
           vm={vm}
           deed={deed}
+          disk={disk}
           request={request}
           onClose={() => {
             setAsking(false);

@@ -9,8 +9,9 @@ import type { Tasks } from "../live/reduce";
 /** What ends in a task; console tokens are asked for by the console. */
 export type Deed = Exclude<Verb, "consoleToken">;
 
-async function ask(vm: VM, deed: Deed): Promise<Task> {
+async function ask(vm: VM, deed: Deed, disk: number): Promise<Task> {
   const path = { id: vm.id };
+  const ofDisk = { params: { path: { ...path, disk }, header: newKey() } };
   switch (deed) {
     case "delete":
       return (await take(api.DELETE("/v1/vms/{id}", { params: { path } }))).task;
@@ -26,16 +27,20 @@ async function ask(vm: VM, deed: Deed): Promise<Task> {
       return (await take(api.POST("/v1/vms/{id}:resume", { params: { path, header: newKey() } }))).task;
     case "save":
       return (await take(api.POST("/v1/vms/{id}:save", { params: { path, header: newKey() } }))).task;
+    case "snapshot":
+      return (await take(api.POST("/v1/vms/{id}/disks/{disk}:snapshot", ofDisk))).task;
+    case "merge":
+      return (await take(api.POST("/v1/vms/{id}/disks/{disk}:merge", ofDisk))).task;
     case "reset":
       return (await take(api.POST("/v1/vms/{id}:reset", { params: { path, header: newKey() } }))).task;
   }
 }
 
 /** useDeed asks, and shows the task at once. What becomes of the VM comes by events. */
-export function useDeed(vm: VM, deed: Deed) {
+export function useDeed(vm: VM, deed: Deed, disk = 0) {
   const client = useQueryClient();
   return useMutation({
-    mutationFn: () => ask(vm, deed),
+    mutationFn: () => ask(vm, deed, disk),
     onSuccess: (task) => client.setQueryData<Tasks>(tasksKey, (list) => withTask(list, task)),
   });
 }

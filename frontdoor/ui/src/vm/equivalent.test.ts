@@ -59,6 +59,8 @@ describe("verbLines", () => {
   it("speaks of the same VM and verb", () => {
     expect(verbLines("web", "powerOn").vmctl).toBe("vmctl vm on web");
     expect(verbLines("web", "powerOn").curl).toMatch(/-X POST .*\/v1\/vms\/web:powerOn$/);
+    expect(verbLines("web", "merge", 2).vmctl).toBe("vmctl vm merge web 2");
+    expect(verbLines("web", "merge", 2).curl).toMatch(/-X POST .*\/v1\/vms\/web\/disks\/2:merge$/);
     expect(verbLines("web", "delete").curl).toMatch(/-X DELETE .*\/v1\/vms\/web$/);
   });
 });

@@ -48,11 +48,19 @@ const vmctlVerb: Record<Verb, string> = {
   pause: "vm pause",
   resume: "vm resume",
   save: "vm save",
+  snapshot: "vm snapshot",
+  merge: "vm merge",
   delete: "vm delete",
   consoleToken: "console",
 };
 
-export function verbLines(name: string, verb: Verb): Lines {
+export function verbLines(name: string, verb: Verb, disk = 0): Lines {
+  if (verb === "snapshot" || verb === "merge") {
+    return {
+      vmctl: `vmctl ${vmctlVerb[verb]} ${quote(name)} ${disk}`,
+      curl: `${curl} -X POST ${host}/v1/vms/${name}/disks/${disk}:${verb}`,
+    };
+  }
   const path = verb === "delete" ? `-X DELETE ${host}/v1/vms/${name}` : `-X POST ${host}/v1/vms/${name}:${verb}`;
   return { vmctl: `vmctl ${vmctlVerb[verb]} ${quote(name)}`, curl: `${curl} ${path}` };
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
 import type { State, Verb } from "../api/model";
-import { gate, hasRole, verbs } from "./power";
+import { diskGate, gate, hasRole, named, verbs } from "./power";
 import { makeVM } from "./sample";
 
 const inState = (state: State, allowed: Verb[]) => makeVM("web", { state, allowed });
@@ -48,5 +48,31 @@ describe("hasRole", () => {
   });
   it("closes nothing while the roles are not known", () => {
     expect(hasRole(undefined, "admin")).toBe(true);
+  });
+});
+
+describe("disks", () => {
+  const base = { path: "img", format: "qcow2" } as const;
+  const once = { path: "1/a", format: "overlay", own: true, serial: "s", backing: [{ path: "d", format: "overlay" }, base] } as const;
+  const twice = { ...once, path: "1/b", backing: [{ path: "1/a", format: "overlay", own: true }, ...once.backing] } as const;
+  const disks = [once, twice].map((d) => ({ ...d, backing: [...d.backing] }));
+
+  it("are shown as they were named", () => {
+    const plain = { path: "d", serial: "s", format: "overlay" as const, backing: [base] };
+    expect(disks.map(named)).toEqual([
+      { disk: plain, snapshots: 1 },
+      { disk: plain, snapshots: 2 },
+    ]);
+    expect(named(plain)).toEqual({ disk: plain, snapshots: 0 });
+  });
+
+  it("are merged into files of snapshots alone", () => {
+    const vm = inState("running", ["snapshot", "merge"]);
+    expect(disks.map((d) => diskGate(vm, "merge", d, ["operator"]).open)).toEqual([false, true]);
+    expect(diskGate(vm, "snapshot", { path: "d", readOnly: true }, ["operator"])).toMatchObject({ open: false });
+    expect(diskGate(vm, "snapshot", { path: "d" }, ["operator"])).toEqual({ open: true });
+    expect(diskGate(inState("off", []), "merge", { path: "d", backing: [{ path: "e", own: true }] }, ["operator"])).toMatchObject({
+      reason: "Only a VM that is running or paused can be merged; web is off.",
+    });
   });
 });

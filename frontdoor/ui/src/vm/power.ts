@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one table of what can be asked of a VM. The server has the last word in
 // status.allowed; the table says why a button is off.
-import type { Role, State, Verb, VM } from "../api/model";
+import type { DiskSpec, Role, State, Verb, VM } from "../api/model";
 
 interface VerbRule {
   /** On the button. */
@@ -26,6 +26,8 @@ export const verbs: Record<Verb, VerbRule> = {
   pause: { label: "Pause", done: "paused", states: ["running"], role: "operator" },
   resume: { label: "Resume", done: "resumed", states: ["paused"], role: "operator" },
   save: { label: "Save", done: "saved", states: ["running"], role: "operator" },
+  snapshot: { label: "Snapshot", done: "snapshotted", states: ["off", "running", "paused"], role: "operator" },
+  merge: { label: "Merge", done: "merged", states: ["running", "paused"], role: "operator" },
   consoleToken: {
     label: "Console",
     done: "opened on its console",
@@ -36,7 +38,7 @@ export const verbs: Record<Verb, VerbRule> = {
 };
 
 /** What loses nothing is done without a question. */
-export const harmless = (verb: Verb) => ["powerOn", "pause", "resume", "save"].includes(verb);
+export const harmless = (verb: Verb) => ["powerOn", "pause", "resume", "save", "snapshot"].includes(verb);
 
 export type Gate = { open: true } | { open: false; reason: string };
 
@@ -64,6 +66,34 @@ export function gate(vm: VM, verb: Verb, roles: readonly Role[] | undefined): Ga
   return {
     open: false,
     reason: `${vm.name} is ${state}, but the server does not allow this at the moment: another task may be under way.`,
+  };
+}
+
+/** diskGate is gate for a disk of the VM. */
+export function diskGate(vm: VM, verb: "snapshot" | "merge", disk: DiskSpec, roles: readonly Role[] | undefined): Gate {
+  if (verb === "snapshot" && disk.readOnly) return { open: false, reason: "It is only read: it stays as it is." };
+  if (verb === "merge" && !disk.backing?.[0]?.own) {
+    return { open: false, reason: "Only a snapshot above another one can be merged." };
+  }
+  return gate(vm, verb, roles);
+}
+
+/** named is a disk as it was named, without the overlays of its snapshots, and how many those are. */
+export function named(disk: DiskSpec): { disk: DiskSpec; snapshots: number } {
+  const { serial, readOnly } = disk;
+  const chain = [{ path: disk.path, format: disk.format, own: disk.own }, ...(disk.backing ?? [])];
+  const snapshots = chain.findIndex(({ own }) => !own);
+  const [top, ...rest] = chain.slice(snapshots);
+  if (snapshots < 1 || !top) return { disk, snapshots: 0 };
+  return {
+    disk: {
+      path: top.path,
+      ...(readOnly && { readOnly }),
+      ...(serial && { serial }),
+      ...(top.format && { format: top.format }),
+      ...(rest.length > 0 && { backing: rest }),
+    },
+    snapshots,
   };
 }
 
