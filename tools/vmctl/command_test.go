@@ -41,6 +41,7 @@ func TestOutput(t *testing.T) {
 		{"vm-create-disk", "vm create new --disk debian.img"},
 		{"vm-create-start", "vm create new --kernel vmlinuz --start"},
 		{"vm-on", "vm on db"}, {"vm-on-no-wait", "vm on db --no-wait"}, {"vm-off", "vm off web"}, {"vm-reset", "vm reset web db"},
+		{"vm-snapshot", "vm snapshot web"}, {"vm-merge", "vm merge web 2"},
 		{"vm-delete", "vm delete db"}, {"vm-set", "vm set db --vcpus 4"},
 		{"tasks", "tasks"}, {"tasks-limit", "tasks list --limit 1 --vm web --state queued"},
 		{"host", "host"}, {"events", "events"}, {"events-since", "events --since 42 --vm db"},

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,8 +21,7 @@ const (
 )
 
 func (p *program) completeVM(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	many := cmd.Use != "show VM" && cmd.Use != "console VM"
-	if !many && len(args) > 0 {
+	if many := strings.HasSuffix(cmd.Use, "..."); !many && len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	var names []string

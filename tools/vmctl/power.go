@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -81,6 +82,42 @@ func (p *program) vmResume() *cobra.Command {
 
 func (p *program) vmSave() *cobra.Command {
 	return p.power("save VM...", "Write running VMs down and stop them; on goes on from there", "saved", (*client.Client).Save)
+}
+
+func (p *program) vmSnapshot() *cobra.Command {
+	return p.disk("snapshot VM [DISK]", "Keep what a disk of a VM has now; the VM goes on above it", "kept", (*client.Client).Snapshot)
+}
+
+func (p *program) vmMerge() *cobra.Command {
+	return p.disk("merge VM [DISK]", "Merge the newest snapshot of a disk into the one behind it", "merged", (*client.Client).Merge)
+}
+
+// disk makes a command that asks something of a disk, which is the VM's first unless its
+// place is given.
+func (p *program) disk(use, short, done string, ask func(*client.Client, context.Context, string, int) (*api.Task, error)) *cobra.Command {
+	var w waiting
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: words(1, 2), ValidArgsFunction: p.completeVM,
+		RunE: p.with(func(ctx context.Context, c *client.Client, args []string) error {
+			disk := 0
+			if len(args) > 1 {
+				var err error
+				if disk, err = strconv.Atoi(args[1]); err != nil || disk < 0 || disk >= api.MaxDisks {
+					return usageError{fmt.Errorf("%q is not the place of a disk, from 0 to %d", args[1], api.MaxDisks-1)}
+				}
+			}
+			task, err := ask(c, ctx, args[0], disk)
+			if err != nil {
+				return err
+			}
+			if task, err = w.end(ctx, c, task); err != nil {
+				return err
+			}
+			return p.told(args[0], fmt.Sprintf("disk %d %s", disk, done), task)
+		}),
+	}
+	w.flags(cmd)
+	return cmd
 }
 
 func (p *program) vmDelete() *cobra.Command {

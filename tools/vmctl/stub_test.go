@@ -17,6 +17,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -85,6 +86,7 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.requests = append(s.requests, strings.TrimSpace(fmt.Sprintf("%s %s %s", r.Method, target, body)))
 	name, verb, _ := strings.Cut(strings.TrimPrefix(path, "/v1/vms/"), ":")
+	name, disk, ofDisk := strings.Cut(name, "/disks/")
 	switch {
 	case path == "/v1/vms" && r.Method == http.MethodPost:
 		s.create(w, body)
@@ -95,7 +97,11 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasPrefix(path, "/v1/vms/") && s.vms[name] == nil:
 		refuse(w, 404, api.CodeNotFound, "no VM "+name)
 	case strings.HasPrefix(path, "/v1/vms/"):
-		s.vm(w, r, s.vms[name], verb)
+		n, err := strconv.Atoi(disk)
+		if ofDisk != (err == nil) {
+			s.t.Errorf("disk %q", disk)
+		}
+		s.vm(w, r, s.vms[name], verb, n)
 	case strings.HasPrefix(path, "/v1/tasks/"):
 		s.task(w, strings.TrimPrefix(path, "/v1/tasks/"))
 	case path == "/v1/tasks":
@@ -137,7 +143,7 @@ func (s *stub) list(w http.ResponseWriter, r *http.Request) {
 	answer(w, 200, page)
 }
 
-func (s *stub) vm(w http.ResponseWriter, r *http.Request, vm *api.VM, verb string) {
+func (s *stub) vm(w http.ResponseWriter, r *http.Request, vm *api.VM, verb string, disk int) {
 	switch {
 	case verb == "" && r.Method == http.MethodGet:
 		answer(w, 200, vm)
@@ -155,6 +161,9 @@ func (s *stub) vm(w http.ResponseWriter, r *http.Request, vm *api.VM, verb strin
 	default:
 		task := &api.Task{ID: "7d7c0f6e-0000-4000-8000-00000000000" + fmt.Sprint(len(s.tasks)), Kind: "vm." + api.TaskKind(verb), State: api.TaskQueued,
 			VM: &api.VMRef{ID: vm.ID, Name: vm.Name}, Actor: "unix:0", RequestID: "r-9", CreatedAt: epoch.Add(-time.Minute)}
+		if verb == "snapshot" || verb == "merge" {
+			task.Disk = &disk
+		}
 		s.tasks[task.ID] = task
 		answer(w, 202, api.TaskAccepted{Task: *task})
 	}

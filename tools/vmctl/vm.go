@@ -17,7 +17,8 @@ import (
 
 func (p *program) vmCommand() *cobra.Command {
 	return p.group(&cobra.Command{Use: "vm", Short: "Create, list, power and delete VMs"},
-		p.vmList(), p.vmShow(), p.vmSeed(), p.vmCreate(), p.vmSet(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmShutdown(), p.vmReset(), p.vmPause(), p.vmResume(), p.vmSave())
+		p.vmList(), p.vmShow(), p.vmSeed(), p.vmCreate(), p.vmSet(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmShutdown(), p.vmReset(), p.vmPause(), p.vmResume(), p.vmSave(),
+		p.vmSnapshot(), p.vmMerge())
 }
 
 func (p *program) vmList() *cobra.Command {
@@ -142,8 +143,9 @@ func (p *program) stopLine(s *api.LastStop) string {
 	return line
 }
 
-// diskLine says of a disk what --disk takes.
+// diskLine says of a disk what --disk takes, and how many snapshots it has.
 func diskLine(d api.DiskSpec) string {
+	d, snapshots := d.Named()
 	line := d.Path
 	if d.ReadOnly {
 		line += ",ro"
@@ -157,7 +159,11 @@ func diskLine(d api.DiskSpec) string {
 	for _, b := range d.Backing {
 		line += ",backing=" + cmp.Or(string(b.Format), string(api.FormatRaw)) + ":" + b.Path
 	}
-	return line + limitLine("", d.Limit)
+	line += limitLine("", d.Limit)
+	if snapshots > 0 {
+		line += fmt.Sprintf(" (snapshots: %d)", snapshots)
+	}
+	return line
 }
 
 // nicLine says of a network card what --nic takes.
