@@ -7,6 +7,7 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -187,6 +188,54 @@ func TestDevices(t *testing.T) {
 	}
 	c.ok("vm", "delete", "disk")
 	c.ok("vm", "delete", "late")
+}
+
+// TestSnapshots: a guest goes on with its work while its disk is snapshotted and merged,
+// and has all of it at its next power-on.
+func TestSnapshots(t *testing.T) {
+	c := login(t)
+	c.ok("vm", "create", "snap", "--kernel", "vmlinuz", "--initrd", "virtio.img", "--cmdline", "console=hvc0 quiet", "--memory", "256M",
+		"--disk", "scratch.img", "--console", "virtio")
+	say := func(typed, answer string) {
+		t.Helper()
+		if out, status := c.run(typed, "console", "snap", "--wait-for", answer, "--timeout", "120s"); status != 0 {
+			t.Fatalf("%q: status %d\n%s", typed, status, out)
+		}
+	}
+	steps := 0
+	goesOn := func() {
+		t.Helper()
+		steps++
+		say(fmt.Sprintf("a=$(wc -l </tmp/good); sleep 3; [ $(wc -l </tmp/good) -gt $a ] && [ ! -s /tmp/bad ] && echo on$((%d+1))\n", steps-1), fmt.Sprintf(`(?m)^on%d\r?$`, steps))
+	}
+	c.ok("vm", "on", "snap")
+	say("", "guest# ")
+	c.refused(1, "mergeInvalid", "vm", "merge", "snap")
+	say("echo of the $((6*7)) | dd of=/dev/vda bs=512 seek=1500 conv=sync,fsync 2>/dev/null; dd if=/dev/urandom of=/tmp/p bs=4k count=16 2>/dev/null; m=$(md5sum </tmp/p); >/tmp/good; >/tmp/bad; echo is $((40+2))\n", `(?m)^is 42\r?$`)
+	say("(while ! [ -e /tmp/stop ]; do for i in 0 1 2 3 4; do dd if=/tmp/p of=/dev/vda bs=64k seek=$i oflag=direct 2>/dev/null; [ \"$(dd if=/dev/vda bs=64k skip=$i count=1 iflag=direct 2>/dev/null | md5sum)\" = \"$m\" ] || echo $i >>/tmp/bad; done; echo >>/tmp/good; done &) ; echo is $((40+3))\n", `(?m)^is 43\r?$`)
+	goesOn()
+	c.ok("vm", "snapshot", "snap")
+	goesOn()
+	c.ok("vm", "snapshot", "snap", "0")
+	goesOn()
+	if out := c.ok("vm", "show", "snap"); !strings.Contains(out, "scratch.img (snapshots: 2)") {
+		t.Errorf("after two snapshots:\n%s", out)
+	}
+	c.ok("vm", "merge", "snap")
+	goesOn()
+	c.refused(1, "mergeInvalid", "vm", "merge", "snap")
+	c.refused(3, "notFound", "vm", "snapshot", "snap", "1")
+	say("touch /tmp/stop; sleep 2; sync; echo is $((40+4))\n", `(?m)^is 44\r?$`)
+	c.ok("vm", "off", "snap")
+	c.refused(4, "stateConflict", "vm", "merge", "snap")
+	c.ok("vm", "snapshot", "snap")
+	c.ok("vm", "on", "snap")
+	say("", `(?s)(init reached.*guest# .*){2}`) // the console shows the first time, too
+	say("dd if=/dev/vda bs=512 skip=1500 count=1 2>/dev/null | head -n 1\n", `(?m)^of the 42\r?$`)
+	c.ok("vm", "merge", "snap")
+	say("dd if=/dev/vda bs=512 skip=1500 count=1 2>/dev/null | head -n 1; echo is $((40+5))\n", `(?m)^of the 42\r?\nis 45\r?$`)
+	c.ok("vm", "off", "snap")
+	c.ok("vm", "delete", "snap")
 }
 
 // TestBadSpecs are inputs that must be refused before anything is made.
