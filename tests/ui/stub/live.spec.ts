@@ -28,6 +28,26 @@ test("a VM that is saved says so, and goes on from there", async ({ page, pull, 
   await expect(page.getByText("48 MiB on the host")).toBeHidden();
 });
 
+test("a disk is snapshotted, and snapshots above another one are merged", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web", status: { state: "running" }, spec: { disks: [{ path: "tools.img", readOnly: true }, { path: "web.img" }] } });
+  await enter();
+  await page.getByRole("link", { name: "web", exact: true }).click();
+  const snapshot = page.getByRole("button", { name: /^Snapshot disk/ });
+  const merge = page.getByRole("button", { name: "Merge disk 1" });
+  await expect(snapshot).toHaveCount(1);
+  await snapshot.click();
+  await expect(page.getByText(/^web\.img.*a snapshot/)).toBeVisible();
+  await merge.hover();
+  await expect(page.getByRole("tooltip")).toContainText("above another one");
+  await snapshot.click();
+  await expect(page.getByText(/^web\.img.*2 snapshots/)).toBeVisible();
+  await merge.click();
+  await expect(page.getByRole("dialog", { name: "Merge disk 1 of web?" })).toContainText("is forgotten");
+  await page.getByRole("dialog").getByRole("button", { name: "Merge", exact: true }).click();
+  await expect(page.getByText(/^web\.img.*a snapshot/)).toBeVisible();
+  await expect(page.getByText("web.img", { exact: true })).toBeVisible();
+});
+
 test("a button that is off says why, to the keyboard too", async ({ page, pull, enter }) => {
   await pull("vm", { name: "web" });
   await enter();

@@ -4,11 +4,11 @@ import { randomUUID } from "node:crypto";
 import { problem, readJSON, sendJSON } from "./http.mjs";
 
 const allowed = {
-  off: ["powerOn", "consoleToken", "delete"],
+  off: ["powerOn", "snapshot", "consoleToken", "delete"],
   starting: ["powerOff", "consoleToken"],
-  running: ["powerOff", "shutdown", "reset", "pause", "save", "consoleToken"],
+  running: ["powerOff", "shutdown", "reset", "pause", "save", "snapshot", "merge", "consoleToken"],
   stopping: ["powerOn"],
-  paused: ["powerOff", "resume", "consoleToken"],
+  paused: ["powerOff", "resume", "snapshot", "merge", "consoleToken"],
 };
 
 export class World {
@@ -108,8 +108,9 @@ export class World {
   }
 
   async serve(path, url, req, res) {
-    const [, noun, rest = ""] = path.slice("/v1".length).split("/");
-    const [ident, verb] = decodeURIComponent(rest).split(":");
+    const [, noun, rest = "", , ofDisk] = path.slice("/v1".length).split("/");
+    const [ident, ofVM] = decodeURIComponent(rest).split(":");
+    const [disk, verb] = ofDisk === undefined ? [undefined, ofVM] : ofDisk.split(":");
     switch (`${req.method} ${noun ?? ""}`) {
       case "GET whoami":
         return sendJSON(res, 200, { principal: "local:admin", groups: [], roles: this.roles });
@@ -126,7 +127,7 @@ export class World {
       case "GET vms":
         return ident ? this.#seed(ident, res) : this.#list(url, res);
       case "POST vms":
-        return ident ? this.#verb(ident, verb, req, res) : this.#post(await readJSON(req), res);
+        return ident ? this.#verb(ident, verb, req, res, disk) : this.#post(await readJSON(req), res);
       case "DELETE vms":
         return this.#verb(ident, "delete", req, res);
       default:
@@ -162,7 +163,7 @@ export class World {
     sendJSON(res, 201, this.create(body.name, body.spec, {}, body.seed));
   }
 
-  async #verb(ident, verb, req, res) {
+  async #verb(ident, verb, req, res, disk) {
     const vm = this.find(ident);
     if (!vm) return problem(res, 404, "notFound", "no such VM");
     if (this.failNext) {
@@ -179,14 +180,15 @@ export class World {
       const expiresAt = new Date(Date.now() + 60e3).toISOString();
       return sendJSON(res, 200, { token, expiresAt, console: "serial0", socket: "/run/vmctl/console/x.sock" });
     }
-    sendJSON(res, 202, { task: this.#start(vm, verb) });
+    sendJSON(res, 202, { task: this.#start(vm, verb, disk) });
   }
 
-  #start(vm, verb) {
+  #start(vm, verb, disk) {
     const now = new Date().toISOString();
     const task = {
       id: randomUUID(), kind: `vm.${verb}`, vm: { id: vm.id, name: vm.name }, state: "running", progress: 0,
       queuePosition: 0, actor: "local:admin", requestId: randomUUID(), createdAt: now, startedAt: now,
+      ...(disk !== undefined && { disk: Number(disk) }),
     };
     this.tasks.push(task);
     const answer = structuredClone(task);
@@ -194,7 +196,7 @@ export class World {
     if (verb === "powerOn") this.setState(vm, "starting");
     if (verb === "powerOff") this.setState(vm, "stopping");
     this.after(300, () => {
-      this.#finish(vm, verb);
+      this.#finish(vm, verb, disk);
       task.state = "succeeded";
       task.progress = 100;
       task.endedAt = new Date().toISOString();
@@ -203,7 +205,7 @@ export class World {
     return answer;
   }
 
-  #finish(vm, verb) {
+  #finish(vm, verb, disk) {
     switch (verb) {
       case "powerOn":
         return this.setState(vm, "running");
@@ -220,6 +222,16 @@ export class World {
       case "reset":
         this.emit("vm.reset", vm, { runId: this.run, count: 1 });
         return this.onState(vm);
+      case "snapshot":
+      case "merge": {
+        const { path, format, own, backing = [], ...rest } = vm.spec.disks[disk];
+        vm.spec.disks[disk] =
+          verb === "merge"
+            ? { ...rest, ...backing[0], backing: backing.slice(1) }
+            : { ...rest, path: `${vm.id}/${randomUUID()}`, format: "overlay", own: true, backing: [{ path, format, own }, ...backing] };
+        vm.generation++;
+        return this.emit("vm.changed", vm, vm);
+      }
       case "delete":
         this.vms.delete(vm.id);
         return this.emit("vm.deleted", vm, {});
