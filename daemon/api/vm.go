@@ -71,7 +71,7 @@ type DiskSpec struct {
 	ReadOnly bool          `json:"readOnly,omitempty" doc:"Any number of VMs may read it at a time"`
 	Serial   string        `json:"serial,omitempty" maxLength:"20" pattern:"^[ -~]*$" doc:"What the guest sees as its serial number"`
 	Format   DiskFormat    `json:"format,omitempty" enum:"raw,qcow2,overlay" doc:"What the file holds: raw if it is left out, and never guessed; qcow2 goes with readOnly; overlay is what was written above its backing files, and a file that is empty becomes one"`
-	Own      bool          `json:"own,omitempty" doc:"vmctld made the file, for a snapshot, in a folder of its own, and removes it with the VM; not to be set by a caller"`
+	Own      bool          `json:"own,omitempty" doc:"vmctld made the file, for a snapshot, in a folder of its own, and removes it with the VM; not to be set by a caller. In a change, a disk that is given as it was named keeps what is above"`
 	Backing  []BackingSpec `json:"backing,omitempty" maxItems:"15" doc:"Of qcow2 and overlay: its backing file, that one's, and so on, all of them; the names inside the images are not used"`
 	Limit    *RateLimit    `json:"limit,omitempty" doc:"Of its requests, and of the bytes that they read and write"`
 }

@@ -47,6 +47,7 @@ func (inv *Inventory) Change(ctx context.Context, id string, generation int64, n
 // change takes a change in. reply is called once, in the loop.
 func (m *machine) change(ctx context.Context, generation int64, name string, spec api.VMSpec, reply func(api.VM, error)) {
 	keepAddresses(m.rec.VM.Spec, &spec)
+	keepSnapshots(m.rec.VM.Spec.Disks, spec.Disks)
 	err := m.mayChange(generation, name, spec)
 	if err != nil {
 		reply(api.VM{}, err)
@@ -145,6 +146,16 @@ func keepAddresses(old api.VMSpec, spec *api.VMSpec) {
 	for i := range spec.NICs[:min(len(spec.NICs), len(old.NICs))] {
 		if spec.NICs[i].MAC == "" {
 			spec.NICs[i].MAC = old.NICs[i].MAC
+		}
+	}
+}
+
+// keepSnapshots lets a disk that is given as it was named keep its snapshots.
+func keepSnapshots(old, disks []api.DiskSpec) {
+	for i := range disks[:min(len(disks), len(old))] {
+		d, was := &disks[i], old[i]
+		if named, snapshots := was.Named(); snapshots > 0 && sameFiles(named, *d) {
+			d.Path, d.Format, d.Own, d.Backing = was.Path, was.Format, was.Own, was.Backing
 		}
 	}
 }

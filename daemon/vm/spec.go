@@ -105,8 +105,7 @@ func checkOwn(was, disks []api.DiskSpec) error {
 		switch {
 		case isOwn(now) && !isOwn(before):
 			detail = "is said to have snapshots, which only vmctld makes"
-		case isOwn(before) && (now.Path != before.Path || now.Format != before.Format || now.Own != before.Own ||
-			now.ReadOnly != before.ReadOnly || !slices.Equal(now.Backing, before.Backing)):
+		case isOwn(before) && !sameFiles(now, before):
 			detail = "has snapshots: its files stay as they are, and it keeps its place"
 		default:
 			continue
@@ -114,6 +113,11 @@ func checkOwn(was, disks []api.DiskSpec) error {
 		return &api.Error{Code: api.CodeDiskInvalid, Field: fmt.Sprintf("body.spec.disks[%d]", i), Detail: detail}
 	}
 	return nil
+}
+
+// sameFiles reports whether two disks are made of the same files in the same way.
+func sameFiles(a, b api.DiskSpec) bool {
+	return a.Path == b.Path && a.Format == b.Format && a.Own == b.Own && a.ReadOnly == b.ReadOnly && slices.Equal(a.Backing, b.Backing)
 }
 
 func checkLimit(code api.Code, field string, l *api.RateLimit) error {

@@ -190,11 +190,11 @@ func TestChangeWithSnapshot(t *testing.T) {
 		return string(text)
 	}
 	e := api.DiskSpec{Path: "e"}
-	plain, other, reads, shorter := api.DiskSpec{Path: "d"}, d, d, d
+	other, reads, shorter := d, d, d
 	other.Path = "e"
 	reads.ReadOnly = true
 	shorter.Backing = []api.BackingSpec{{Path: "e"}}
-	for _, disks := range []string{disks(), disks(e), disks(plain), disks(e, d), disks(other), disks(reads), disks(shorter),
+	for _, disks := range []string{disks(), disks(e), disks(e, d), disks(other), disks(reads), disks(shorter),
 		disks(d, d), disks(d, api.DiskSpec{Path: "e", Own: true, Format: api.FormatOverlay, Backing: []api.BackingSpec{{Path: "d"}}})} {
 		r.refused(r.patch("web", disks), 422, api.CodeDiskInvalid)
 	}
@@ -203,6 +203,12 @@ func TestChangeWithSnapshot(t *testing.T) {
 	after := want[api.VM](r, r.patch("web", `{"name":"www","spec":{"vcpus":2}}`), 200)
 	if !reflect.DeepEqual(after.Spec.Disks, []api.DiskSpec{d, e}) {
 		t.Errorf("%+v", after.Spec.Disks)
+	}
+	// As it was named it keeps them.
+	named := want[api.VM](r, r.patch("www", `{"spec":{"disks":[{"path":"d","serial":"three"}]}}`), 200)
+	d.Serial = "three"
+	if !reflect.DeepEqual(named.Spec.Disks, []api.DiskSpec{d}) {
+		t.Errorf("%+v", named.Spec.Disks)
 	}
 	r.power("www", "powerOn")
 	r.onDisk("www", "snapshot")

@@ -418,7 +418,7 @@ export interface components {
             format?: "raw" | "qcow2" | "overlay";
             /** @description Of its requests, and of the bytes that they read and write */
             limit?: components["schemas"]["RateLimit"];
-            /** @description vmctld made the file, for a snapshot, in a folder of its own, and removes it with the VM; not to be set by a caller */
+            /** @description vmctld made the file, for a snapshot, in a folder of its own, and removes it with the VM; not to be set by a caller. In a change, a disk that is given as it was named keeps what is above */
             own?: boolean;
             /** @description A raw one has whole sectors of 512 bytes; one VM at a time may write to it */
             path: string;
