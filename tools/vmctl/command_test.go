@@ -145,6 +145,8 @@ func TestSet(t *testing.T) {
 		"--disk-limit 0,bytes=1M,ops=7,burst=50ms":       `{"spec":{"disks":[{"path":"a","serial":"s","limit":{"bytesPerSecond":1048576,"opsPerSecond":7,"burstMillis":50}},{"path":"b"}]}}`,
 		"--disk-limit 1":                                 `{"spec":{"disks":[{"path":"a","serial":"s"},{"path":"b"}]}}`,
 		"--nic-limit 0,tx-bytes=2M,rx-ops=5 --link 0=up": `{"spec":{"nics":[{"bridge":"br0","mac":"m","receiveLimit":{"opsPerSecond":5},"sendLimit":{"bytesPerSecond":2097152}}]}}`,
+		"--vsock --console virtio":                       `{"spec":{"console":"virtio","vsock":{}}}`,
+		"--vsock= --disk= --nic=":                        `{"spec":{"disks":null,"nics":null,"vsock":null}}`,
 		"--disk c,ops=3 --disk d":                        `{"spec":{"disks":[{"path":"c","limit":{"opsPerSecond":3}},{"path":"d"}]}}`,
 	} {
 		s := newStub(t)
@@ -194,6 +196,8 @@ func TestErrorsAndStatuses(t *testing.T) {
 		{"vm set db --disk-limit 2,ops=5", 2, `--disk-limit: the VM has no device "2" of that kind`},
 		{"vm set web --disk-limit 0,rate=5", 2, `"rate=5" is none of bytes=SIZE`},
 		{"vm set web --nic-limit 0,bytes=5M", 2, `"bytes=5M" is neither mac`},
+		{"vm set web --disk a --disk=", 2, "--disk : no file"},
+		{"vm set web --vsock=2", 2, "not a CID from 3"},
 		{"vm set web --link 0", 2, "neither NUMBER=up nor NUMBER=down"},
 		{"vm create new --kernel k --vcpus x", 2, "vm create: invalid argument"},
 		{"vm start web", 2, `vm: no command "start"; see vmctl vm --help`},

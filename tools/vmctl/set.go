@@ -80,8 +80,11 @@ func limitLine(prefix string, l *api.RateLimit) (line string) {
 	return line
 }
 
-// parseAll reads the values of a flag that may be repeated.
+// parseAll reads the values of a flag that may be repeated; a single empty one is none.
 func parseAll[T any](texts []string, parse func(string) (T, error)) (all []T, err error) {
+	if len(texts) == 1 && texts[0] == "" {
+		return nil, nil
+	}
 	for _, text := range texts {
 		v, err := parse(text)
 		if err != nil {
@@ -95,6 +98,7 @@ func parseAll[T any](texts []string, parse func(string) (T, error)) (all []T, er
 // setFlags are what vm set can change.
 type setFlags struct {
 	name, kernel, initrd, cmdline, memory string
+	vsock, console                        string
 	onReset, onOff, onCrash               string
 	vcpus                                 int
 	disks, nics                           []string // whole lists
@@ -106,7 +110,7 @@ func (p *program) vmSet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set VM [flags]", Short: "Change a VM", Args: words(1, 1),
 		Long: "Change a VM. What is not named stays. While it is up or saved no more than\nlimits, links, --on-poweroff and --on-crash can change; the guest goes on.\n\n" +
-			"--disk and --nic take the place of all disks or network cards, as vm create\nhas them. --disk-limit and --nic-limit take the place of all limits of the one\nwith that number, from 0 on.\n\n" + limitHelp,
+			"--disk and --nic take the place of all disks or network cards, as vm create\nhas them; '' is none. --disk-limit and --nic-limit take the place of all limits\nof the one with that number, from 0 on.\n\n" + limitHelp,
 		Example: "  vmctl vm set web --vcpus 4 --memory 2G\n" +
 			"  vmctl vm set web --disk-limit 0,bytes=50M,ops=1000\n" +
 			"  vmctl vm set web --disk-limit 0        no limit any more\n" +
@@ -125,9 +129,13 @@ func (p *program) vmSet() *cobra.Command {
 	flags.StringArrayVar(&f.diskLimits, "disk-limit", nil, "limit of a disk: NUMBER[,LIMIT]...; may be repeated")
 	flags.StringArrayVar(&f.nicLimits, "nic-limit", nil, "limits of a network card: NUMBER[,LIMIT]...; may be repeated")
 	flags.StringArrayVar(&f.links, "link", nil, "link of a network card: NUMBER=up or NUMBER=down; may be repeated")
+	flags.StringVar(&f.vsock, "vsock", "", "sockets between the guest and the host, with a CID or --vsock=auto; --vsock='' for none")
+	flags.Lookup("vsock").NoOptDefVal = anyCID
+	flags.StringVar(&f.console, "console", "", "the guest's device that is the console: serial or virtio")
 	flags.StringVar(&f.onReset, "on-reset", "", "what a reset by the guest does: restart or stop")
 	flags.StringVar(&f.onOff, "on-poweroff", "", "what a power-off by the guest leads to: stop or restart")
 	flags.StringVar(&f.onCrash, "on-crash", "", "what a crash leads to: stop or restart, ever later")
+	must(cmd.RegisterFlagCompletionFunc("console", fixed(string(api.ConsoleSerial), string(api.ConsoleVirtio))))
 	for _, name := range []string{"on-poweroff", "on-crash"} {
 		must(cmd.RegisterFlagCompletionFunc(name, fixed(string(api.EndStop), string(api.EndRestart))))
 	}
@@ -165,6 +173,7 @@ func (f *setFlags) patch(flags *pflag.FlagSet, now api.VMSpec) (map[string]any, 
 		}
 	}
 	put("vcpus", patch, "vcpus", f.vcpus)
+	put("console", patch, "console", f.console)
 	put("on-reset", patch, "onReset", f.onReset)
 	put("on-poweroff", patch, "onPoweroff", f.onOff)
 	put("on-crash", patch, "onCrash", f.onCrash)
@@ -181,6 +190,11 @@ func (f *setFlags) patch(flags *pflag.FlagSet, now api.VMSpec) (map[string]any, 
 		}
 		patch["memoryBytes"] = bytes
 	}
+	vsock, err := parseVsock(f.vsock)
+	if err != nil {
+		return nil, err
+	}
+	put("vsock", patch, "vsock", vsock)
 	if err := f.devices(flags, &now); err != nil {
 		return nil, err
 	}
