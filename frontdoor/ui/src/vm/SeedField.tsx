@@ -2,18 +2,11 @@
 // A text of a new VM's seed: typed, pasted, or a file of who makes the VM.
 import { FileUpload } from "@patternfly/react-core/dist/dynamic/components/FileUpload";
 import { FormGroup } from "@patternfly/react-core/dist/dynamic/components/Form";
-import { type ReactNode, useState } from "react";
+import { useState } from "react";
+import { type FieldProps, Help } from "./Field";
 import { type Finding, limits } from "./validate";
 
-export function SeedField(props: {
-  label: string;
-  id: string;
-  value: string;
-  finding: Finding;
-  onChange: (value: string) => void;
-  /** What is said below, with the id `${id}-help`. */
-  help: (finding: Finding) => ReactNode;
-}) {
+export function SeedField(props: FieldProps) {
   const { label, id, value, onChange, help } = props;
   const [name, setName] = useState("");
   const [refused, setRefused] = useState<Finding>();
@@ -52,7 +45,7 @@ export function SeedField(props: {
           onChange("");
         }}
       />
-      {help(finding)}
+      <Help id={id} finding={finding} help={help} />
     </FormGroup>
   );
 }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // A VM as it is being typed.
 import type { Host, Seed, VM, VMSpec } from "../api/model";
-import { checkCmdline, checkDisks, checkKernel, checkMemory, checkName, checkNICs, checkPath, checkSeed, checkVCPUs, type Draft, type Finding, memoryBytes, parseDisks, parseNICs } from "./validate";
+import { checkDisks, checkNICs, parseDisks, parseNICs } from "./devices";
+import { checkCmdline, checkKernel, checkMemory, checkName, checkPath, checkSeed, checkVCPUs, type Draft, type Finding, memoryBytes } from "./validate";
 
 export type { Draft };
+
+export type Findings = Partial<Record<keyof Draft, Finding>>;
 
 /** What a new VM begins with: a guest whose console is the serial port. */
 export const emptyDraft: Draft = {
@@ -18,12 +21,14 @@ export const emptyDraft: Draft = {
   nics: "",
   userData: "",
   networkConfig: "",
+  vsock: "none",
   console: "serial",
   onReset: "restart",
+  onPoweroff: "stop",
   onCrash: "stop",
 };
 
-export function checkDraft(draft: Draft, vms: readonly VM[], host?: Host): Partial<Record<keyof Draft, Finding>> {
+export function checkDraft(draft: Draft, vms: readonly VM[], host?: Host): Findings {
   return {
     name: checkName(draft.name, (name) => vms.some((vm) => vm.name === name)),
     vcpus: checkVCPUs(draft.vcpus, host),
@@ -54,9 +59,10 @@ export function specOf(draft: Draft): VMSpec {
       : {}, // the rest is a kernel's
     ...(!("problem" in disks) && disks.length > 0 && { disks }),
     ...(!("problem" in nics) && nics.length > 0 && { nics }),
+    ...(draft.vsock === "auto" && { vsock: {} }),
     console: draft.console,
     onReset: draft.onReset,
-    onPoweroff: "stop",
+    onPoweroff: draft.onPoweroff,
     onCrash: draft.onCrash,
   };
 }

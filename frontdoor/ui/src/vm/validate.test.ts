@@ -11,8 +11,6 @@ import {
   checkVCPUs,
   formatBytes,
   memoryBytes,
-  parseDisks,
-  parseNICs,
 } from "./validate";
 
 const host = { cpus: 2, memoryBytes: 2 ** 32 } as Host;
@@ -36,22 +34,6 @@ describe("checkName", () => {
   });
 });
 
-describe("parseDisks", () => {
-  it("reads a disk a line", () => {
-    expect(parseDisks("a.img\n\n dir/b.img,ro,serial=no 1 \n")).toEqual([
-      { path: "a.img" }, { path: "dir/b.img", readOnly: true, serial: "no 1" },
-    ]);
-    expect(parseDisks("")).toEqual([]);
-    expect(parseDisks("c,ro,format=qcow2,backing=qcow2:d:1,backing=raw:e")).toEqual([
-      { path: "c", readOnly: true, format: "qcow2", backing: [{ path: "d:1", format: "qcow2" }, { path: "e", format: "raw" }] },
-    ]);
-  });
-  it.each(["a.img,rw", "../a.img", ",ro", "a.img\na.img,ro", `a.img,serial=${"x".repeat(21)}`, "a.img,serial=é",
-    "a,format=qcow2", "a,ro,format=vmdk", "a,format=overlay", "a,format=overlay,backing=overlay:b", "a,ro,backing=raw:b", "a,ro,format=qcow2,backing=b", "a,ro,format=qcow2,backing=raw:../b",
-    Array.from({ length: 17 }, (_, i) => `d${i}`).join("\n")])("refuses %j", (text) =>
-    expect(parseDisks(text)).toHaveProperty("problem"));
-});
-
 describe("checkSeed", () => {
   it.each([["", ""], ["#cloud-config\n", ""], ["x".repeat(2 ** 15), "é".repeat(2 ** 14)], ["", "x".repeat(2 ** 16 + 1)]])(
     "takes what fits, and blames the other for what does not",
@@ -61,18 +43,6 @@ describe("checkSeed", () => {
     "refuses NUL and what is too long in bytes",
     (text, other) => expect(checkSeed(text, other)).toHaveProperty("problem"),
   );
-});
-
-describe("parseNICs", () => {
-  it("reads a network card a line", () => {
-    expect(parseNICs("br0\n\n lan-1,mac=52:54:00:12:34:56 \n")).toEqual([
-      { bridge: "br0" }, { bridge: "lan-1", mac: "52:54:00:12:34:56" },
-    ]);
-    expect(parseNICs("")).toEqual([]);
-  });
-  it.each(["br0,mac=", "br0,mac=53:54:00:12:34:56", "br0,ip=1", "a bridge", "x".repeat(16),
-    Array.from({ length: 9 }, () => "br0").join("\n")])("refuses %j", (text) =>
-    expect(parseNICs(text)).toHaveProperty("problem"));
 });
 
 describe("checkVCPUs", () => {

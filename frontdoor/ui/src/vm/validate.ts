@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checks of what is typed for a new VM. The limits are those of the API, which
+// Checks of what is typed for a VM. The limits are those of the API, which
 // checks again; `problem` stops the form, `warning` does not.
-import type { DiskSpec, Host, NICSpec } from "../api/model";
+import type { Host } from "../api/model";
 
 export const limits = {
   vcpus: 64,
@@ -28,8 +28,10 @@ export interface Draft {
   nics: string;
   userData: string;
   networkConfig: string;
+  vsock: "none" | "auto";
   console: "serial" | "virtio";
   onReset: "restart" | "stop";
+  onPoweroff: "restart" | "stop";
   onCrash: "restart" | "stop";
 }
 
@@ -63,7 +65,7 @@ export function checkVCPUs(text: string, host?: Host): Finding {
 
 /** memoryBytes is undefined for what is no number. */
 export function memoryBytes(draft: Pick<Draft, "memory" | "memoryUnit">): number | undefined {
-  if (!/^\d{1,8}(\.\d{1,6})?$/.test(draft.memory.trim())) return undefined;
+  if (!/^\d{1,8}(\.\d{1,8})?$/.test(draft.memory.trim())) return undefined;
   return Number(draft.memory) * bytesIn[draft.memoryUnit];
 }
 
@@ -92,68 +94,6 @@ export function checkPath(path: string, needed: boolean, folder = "boot folder")
 export function checkKernel(draft: Pick<Draft, "kernel" | "disks">): Finding {
   if (draft.kernel === "" && draft.disks.trim() === "") return { problem: "A kernel or a disk is needed." };
   return checkPath(draft.kernel, false);
-}
-
-/** parseDisks reads one disk a line, as --disk of vmctl takes it: FILE[,ro][,serial=TEXT][,format=FORMAT][,backing=FORMAT:FILE]... */
-export function parseDisks(text: string): DiskSpec[] | { problem: string } {
-  const disks: DiskSpec[] = [];
-  for (const line of text.split("\n").map((l) => l.trim())) {
-    if (line === "") continue;
-    const [path = "", ...words] = line.split(",");
-    const disk: DiskSpec = { path };
-    const wrong = checkPath(path, true, "folder of disks");
-    if (wrong && "problem" in wrong) return wrong;
-    for (const word of words) {
-      if (word === "ro") disk.readOnly = true;
-      else if (word.startsWith("serial=")) disk.serial = word.slice("serial=".length);
-      else if (word.startsWith("format=")) {
-        const name = word.slice("format=".length);
-        const format = name === "overlay" ? name : diskFormat(name);
-        if (!format) return { problem: "A format is “raw”, “qcow2” or “overlay”." };
-        disk.format = format;
-      } else if (word.startsWith("backing=")) {
-        const [, name = "", file = ""] = /^backing=([^:]*):(.*)$/.exec(word) ?? [];
-        const format = diskFormat(name);
-        if (!format) return { problem: `“${word}” is not “backing=raw:FILE” or “backing=qcow2:FILE”.` };
-        const wrong = checkPath(file, true, "folder of disks");
-        if (wrong && "problem" in wrong) return wrong;
-        disk.backing = [...(disk.backing ?? []), { path: file, format }];
-      } else return { problem: `“${word}” is neither “ro” nor “serial=TEXT”, “format=FORMAT” or “backing=FORMAT:FILE”.` };
-    }
-    if (disk.format === "qcow2" && !disk.readOnly) return { problem: "A qcow2 image is only read: “,ro”." };
-    if (disk.backing && (disk.format ?? "raw") === "raw") return { problem: "A raw disk has no backing files." };
-    if (disk.format === "overlay" && !disk.backing) return { problem: "An overlay needs a backing file: “,backing=FORMAT:FILE”." };
-    if (!/^[ -~]{0,20}$/.test(disk.serial ?? "")) {
-      return { problem: `A serial number has at most ${limits.serial} characters of ASCII.` };
-    }
-    if (disks.some((d) => d.path === path)) return { problem: `“${path}” is there twice.` };
-    disks.push(disk);
-  }
-  return disks.length > limits.disks ? { problem: `At most ${limits.disks} disks.` } : disks;
-}
-
-const diskFormat = (name: string) => (name === "raw" || name === "qcow2" ? name : undefined);
-
-export function checkDisks(text: string): Finding {
-  const disks = parseDisks(text);
-  return "problem" in disks ? disks : undefined;
-}
-
-/** parseNICs reads one network card a line, as --nic of vmctl takes it: BRIDGE[,mac=ADDRESS]. */
-export function parseNICs(text: string): NICSpec[] | { problem: string } {
-  const nics: NICSpec[] = [];
-  for (const line of text.split("\n").map((l) => l.trim())) {
-    if (line === "") continue;
-    const [, bridge, mac] = /^([^\s,/]{1,15})(?:,mac=([0-9a-f][02468ace](?::[0-9a-f]{2}){5}))?$/.exec(line) ?? [];
-    if (!bridge) return { problem: `“${line}” is no bridge, nor one with “,mac=52:54:00:12:34:56”.` };
-    nics.push({ bridge, ...(mac && { mac }) });
-  }
-  return nics.length > limits.nics ? { problem: `At most ${limits.nics} network cards.` } : nics;
-}
-
-export function checkNICs(text: string): Finding {
-  const nics = parseNICs(text);
-  return "problem" in nics ? nics : undefined;
 }
 
 /** checkSeed looks at one text of a seed; `others` are the rest of it. */
