@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Locator, Page } from "@playwright/test";
 import { row } from "../steps";
 import { expect, test } from "./lever";
 
@@ -25,6 +26,9 @@ test("create checks while typing, shows the lines, and goes to the VM", async ({
   await dialog.getByRole("textbox", { name: "Kernel", exact: true }).fill("vmlinuz");
   await expect(dialog.getByLabel("As a vmctl line")).toContainText("vmctl vm create web-2 --vcpus 2 --memory 512M --kernel vmlinuz");
   await expect(dialog.getByLabel("As a curl line")).toContainText('"name":"web-2"');
+  await dialog.getByRole("combobox", { name: "Sockets to the host" }).selectOption("Sockets between guest and host");
+  await dialog.getByRole("combobox", { name: "When it powers off" }).selectOption("Power on again");
+  await expect(dialog.getByLabel("As a vmctl line")).toContainText("--vsock=auto --on-poweroff restart");
   await dialog.getByRole("button", { name: "Create" }).click();
   await expect(page).toHaveURL(/\/ui\/vms\/web-2$/);
   await expect(page.getByRole("heading", { name: "web-2" })).toBeVisible();
@@ -107,7 +111,146 @@ test("a VM that is deleted while it is looked at says so", async ({ page, pull, 
   await pull("vm", { name: "web" });
   await enter();
   await page.getByRole("link", { name: "web", exact: true }).click();
-  await page.getByRole("button", { name: "Delete" }).click();
+  await page.getByRole("button", { name: "Delete", exact: true }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
   await expect(page.getByText("web was deleted")).toBeVisible();
+});
+
+const mac = "52:54:00:12:34:56";
+const devices = {
+  disks: [{ path: "web.img", limit: { bytesPerSecond: 50 * 2 ** 20, opsPerSecond: 1000 } }, { path: "tools.img", readOnly: true }],
+  nics: [{ bridge: "br0", mac }, { bridge: "br1", mac: "52:54:00:12:34:57", sendLimit: { bytesPerSecond: 2 ** 30 } }],
+};
+
+async function openChange(page: Page, vm: string): Promise<Locator> {
+  await page.goto(`/ui/vms/${vm}`);
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  const dialog = page.getByRole("dialog", { name: `Change ${vm}` });
+  await expect(dialog.getByRole("textbox", { name: "Name", exact: true })).toHaveValue(vm);
+  return dialog;
+}
+
+const submit = (dialog: Locator) => dialog.getByRole("button", { name: "Change", exact: true });
+
+test("a VM that is off becomes another, name included", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web", spec: devices });
+  await pull("vm", { name: "db" });
+  await enter();
+  const dialog = await openChange(page, "web");
+  await expect(dialog.getByText("Nothing is changed yet.")).toBeVisible();
+  await expect(submit(dialog)).toBeDisabled();
+  await expect(dialog.getByRole("textbox", { name: "Disks" })).toHaveValue("web.img,bytes=50M,ops=1000\ntools.img,ro");
+  await expect(dialog.getByRole("textbox", { name: "Network cards" })).toHaveValue(`br0,mac=${mac}\nbr1,mac=52:54:00:12:34:57,tx-bytes=1G`);
+  const name = dialog.getByRole("textbox", { name: "Name", exact: true });
+  await name.fill("db");
+  await expect(dialog.getByText("There is a VM with this name.")).toBeVisible();
+  await name.fill("www");
+  await dialog.getByRole("textbox", { name: "vCPUs" }).fill("2");
+  await dialog.getByRole("textbox", { name: "Kernel", exact: true }).fill("");
+  await dialog.getByRole("textbox", { name: "Disks" }).fill("web.img,bytes=50M,ops=1000,burst=200ms\nnew.img");
+  await dialog.getByRole("combobox", { name: "Sockets to the host" }).selectOption("Sockets between guest and host");
+  await expect(dialog.getByLabel("As a vmctl line")).toHaveText(
+    "vmctl vm set web --name www --vcpus 2 --kernel '' --initrd '' --cmdline '' --disk web.img,bytes=50M,ops=1000,burst=200ms --disk new.img --vsock=auto",
+  );
+  await expect(dialog.getByLabel("As a curl line")).toContainText(`-H 'If-Match: "1"'`);
+  const sent = page.waitForRequest((request) => request.method() === "PATCH");
+  await submit(dialog).click();
+  expect((await sent).headers()["if-match"]).toBe('"1"');
+  expect((await sent).postDataJSON()).toEqual({
+    name: "www",
+    spec: {
+      vcpus: 2,
+      boot: { kernel: null, initrd: null, cmdline: null },
+      disks: [{ path: "web.img", limit: { bytesPerSecond: 50 * 2 ** 20, opsPerSecond: 1000, burstMillis: 200 } }, { path: "new.img" }],
+      vsock: {},
+    },
+  });
+  await expect(dialog).toBeHidden();
+  await expect(page).toHaveURL(/\/ui\/vms\/www$/);
+  await expect(page.getByRole("heading", { name: "www" })).toBeVisible();
+  await expect(page.getByText("at most 50 MiB/s, 1,000 requests/s, bursts of 200 ms")).toBeVisible();
+});
+
+test("of a VM that runs limits can change, and the rest says why not", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web", spec: devices, status: { state: "running" } });
+  await enter();
+  const dialog = await openChange(page, "web");
+  await expect(dialog.getByText("the rest can once it is off.")).toBeVisible();
+  for (const field of ["Name", "vCPUs", "Memory", "Kernel", "Kernel command line"]) {
+    await expect(dialog.getByRole("textbox", { name: field, exact: true })).toBeDisabled();
+  }
+  await expect(dialog.getByRole("combobox", { name: "Console" })).toBeDisabled();
+  const disks = dialog.getByRole("textbox", { name: "Disks" });
+  await disks.fill("web.img,bytes=lots\ntools.img,ro");
+  await expect(dialog.getByText("“bytes=lots” is not from 4K to 1T")).toBeVisible();
+  await disks.fill("web.img,bytes=10M");
+  await expect(dialog.getByText("Only the limits of disks can change while web is running.")).toBeVisible();
+  await disks.fill("web.img,bytes=10M\ntools.img,ro");
+  await dialog.getByRole("textbox", { name: "Network cards" }).fill("br0,down\nbr1");
+  await dialog.getByRole("combobox", { name: "When it crashes" }).selectOption("Power on again, ever later");
+  await expect(dialog.getByLabel("As a vmctl line")).toHaveText(
+    "vmctl vm set web --disk-limit 0,bytes=10M --link 0=down --nic-limit 1 --on-crash restart",
+  );
+  await submit(dialog).click();
+  await expect(dialog).toBeHidden();
+  await expect(page.getByText("web.img, at most 10 MiB/s")).toBeVisible();
+  await expect(page.getByText(`br0, address ${mac}, link down`)).toBeVisible();
+});
+
+test("who typed for an older VM is told, and may load the newer values", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web" });
+  await enter();
+  const dialog = await openChange(page, "web");
+  await pull("change", { name: "web", spec: { vcpus: 3 }, silent: true });
+  await dialog.getByRole("textbox", { name: "vCPUs" }).fill("2");
+  await submit(dialog).click();
+  await expect(dialog.getByText("web was changed meanwhile")).toBeVisible();
+  await expect(submit(dialog)).toBeDisabled();
+  await dialog.getByRole("button", { name: "Load the newer values" }).click();
+  await expect(dialog.getByRole("textbox", { name: "vCPUs" })).toHaveValue("3");
+  await expect(dialog.getByText("web was changed meanwhile")).toBeHidden();
+  // One that the stream tells of is known before anything is sent.
+  await pull("change", { name: "web", spec: { vcpus: 4 } });
+  await expect(dialog.getByText("web was changed meanwhile")).toBeVisible();
+  await dialog.getByRole("button", { name: "Load the newer values" }).click();
+  await expect(dialog.getByRole("textbox", { name: "vCPUs" })).toHaveValue("4");
+  await dialog.getByRole("textbox", { name: "vCPUs" }).fill("1");
+  await pull("fail", { error: { status: 409, code: "stateConflict", detail: "something else is being done with the VM" } });
+  await submit(dialog).click();
+  await expect(dialog.getByText("Something else is being done with the VM.")).toBeVisible();
+  await submit(dialog).click();
+  await expect(dialog).toBeHidden();
+});
+
+test("a cable is unplugged and plugged in, by who may", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web", spec: devices, status: { state: "running" } });
+  await enter();
+  await page.getByRole("link", { name: "web", exact: true }).click();
+  await expect(page.getByText("sends at most 1 GiB/s")).toBeVisible();
+  await page.getByRole("button", { name: "Unplug network card 0 on br0" }).click();
+  await expect(page.getByText(`address ${mac}, link down`)).toBeVisible();
+  await pull("fail", { error: { status: 503, code: "monitorFailed", detail: "no connection to the monitor" } });
+  await page.getByRole("button", { name: "Plug in network card 0 on br0" }).click();
+  await expect(page.getByText("Could not plug in network card 0 on br0")).toBeVisible();
+  await page.getByRole("button", { name: "Plug in network card 0 on br0" }).click();
+  await expect(page.getByRole("button", { name: "Unplug network card 0 on br0" })).toBeVisible();
+  await expect(page.getByText("Could not plug in")).toBeHidden();
+  await pull("roles", { roles: ["operator"] });
+  await page.reload();
+  const unplug = page.getByRole("button", { name: "Unplug network card 0 on br0" });
+  await expect(unplug).toHaveAttribute("aria-disabled", "true");
+  await expect(page.getByRole("button", { name: "Change", exact: true })).toHaveAttribute("aria-disabled", "true");
+  await unplug.focus();
+  await expect(page.getByRole("tooltip")).toContainText("role admin");
+});
+
+test("a VM that somebody else renames stays on the page", async ({ page, pull, enter }) => {
+  await pull("vm", { name: "web" });
+  await enter();
+  await page.goto("/ui/vms/web/events");
+  await expect(page.getByRole("heading", { name: "web" })).toBeVisible();
+  await pull("change", { name: "web", to: "www" });
+  await expect(page).toHaveURL(/\/ui\/vms\/www\/events$/);
+  await expect(page.getByRole("heading", { name: "www" })).toBeVisible();
+  await expect(page.getByText("Configuration changed")).toBeVisible();
 });

@@ -35,8 +35,19 @@ for (const [size, viewport] of Object.entries(sizes)) {
 
 type Look = (name: string) => Promise<void>;
 
+const devices = {
+  disks: [
+    { path: "web.img", limit: { bytesPerSecond: 50 * 2 ** 20, opsPerSecond: 1000, burstMillis: 200 } },
+    { path: "tools.qcow2", readOnly: true, format: "qcow2", serial: "tools" },
+  ],
+  nics: [
+    { bridge: "br0", mac: "52:54:00:12:34:56", receiveLimit: { bytesPerSecond: 10 * 2 ** 20 }, sendLimit: { opsPerSecond: 5000 } },
+    { bridge: "br1", mac: "52:54:00:12:34:57", linkDown: true },
+  ],
+};
+
 async function furnish(pull: Pull): Promise<void> {
-  await pull("vm", { name: "web", status: { state: "running" } });
+  await pull("vm", { name: "web", spec: devices, status: { state: "running" } });
   await pull("vm", { name: "db", spec: { vcpus: 4, memoryBytes: 3 * 2 ** 30 }, status: { state: "running" } });
   await pull("vm", { name: "batch" });
   await pull("vm", { name: "crashed", status: { state: "running" } });
@@ -69,6 +80,7 @@ async function pages(page: Page, look: Look): Promise<void> {
   await page.getByRole("link", { name: "web", exact: true }).click();
   await expect(page.getByRole("heading", { name: "Configuration" })).toBeVisible();
   await look("summary");
+  await changes(page, look);
   await openConsole(page, "web");
   await look("console");
   await page.getByRole("tab", { name: "Events" }).click();
@@ -84,6 +96,21 @@ async function pages(page: Page, look: Look): Promise<void> {
   await page.goto("/ui/vms/nobody");
   await expect(page.getByText("There is no such VM")).toBeVisible();
   await look("no-vm");
+}
+
+/** Of a VM that runs: most fields are off. */
+async function changes(page: Page, look: Look): Promise<void> {
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  const disks = page.getByRole("textbox", { name: "Disks" });
+  await expect(disks).toBeVisible();
+  await look("change");
+  await disks.fill("web.img");
+  await page.getByText("Only the limits of disks can change").scrollIntoViewIfNeeded();
+  await look("change-wrong");
+  await disks.fill("web.img,ops=500\ntools.qcow2,ro,serial=tools,format=qcow2");
+  await page.getByRole("dialog").getByLabel("As a curl line").scrollIntoViewIfNeeded();
+  await look("change-lines");
+  await page.getByRole("button", { name: "Cancel" }).click();
 }
 
 async function inspect(page: Page, name: string): Promise<void> {

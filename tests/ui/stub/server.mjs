@@ -50,6 +50,11 @@ async function steer(world, auth, consoles, url, req, res) {
     case "vm":
       world.create(body.name, body.spec ?? {}, body.status ?? {}, body.seed);
       break;
+    case "change": { // somebody else changed a VM
+      const vm = world.find(body.name);
+      world.change(vm, body.to ?? vm.name, { ...vm.spec, ...body.spec }, body.silent);
+      break;
+    }
     case "stop": // the guest or the kernel ended a run
       world.stopped(world.find(body.name), body.reason, body.detail ?? "");
       break;

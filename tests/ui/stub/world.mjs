@@ -108,7 +108,7 @@ export class World {
   }
 
   async serve(path, url, req, res) {
-    const [, noun, rest = "", , ofDisk] = path.slice("/v1".length).split("/");
+    const [, noun, rest = "", below, ofDisk] = path.slice("/v1".length).split("/");
     const [ident, ofVM] = decodeURIComponent(rest).split(":");
     const [disk, verb] = ofDisk === undefined ? [undefined, ofVM] : ofDisk.split(":");
     switch (`${req.method} ${noun ?? ""}`) {
@@ -125,9 +125,12 @@ export class World {
       case "GET tasks":
         return sendJSON(res, 200, { items: this.#tasksOf(url.searchParams.get("vm")), eventSeq: this.seq });
       case "GET vms":
-        return ident ? this.#seed(ident, res) : this.#list(url, res);
+        if (!ident) return this.#list(url, res);
+        return below === "seed" ? this.#seed(ident, res) : this.#get(ident, res);
       case "POST vms":
         return ident ? this.#verb(ident, verb, req, res, disk) : this.#post(await readJSON(req), res);
+      case "PATCH vms":
+        return this.#patch(ident, await readJSON(req), req, res);
       case "DELETE vms":
         return this.#verb(ident, "delete", req, res);
       default:
@@ -141,6 +144,11 @@ export class World {
     const at = Number(url.searchParams.get("cursor") ?? 0);
     const items = all.slice(at, at + 5);
     sendJSON(res, 200, { items, eventSeq: this.seq, ...(at + 5 < all.length && { nextCursor: String(at + 5) }) });
+  }
+
+  #get(ident, res) {
+    const vm = this.find(ident);
+    return vm ? sendJSON(res, 200, vm, { ETag: etag(vm) }) : problem(res, 404, "notFound", "no such VM");
   }
 
   /** The one path below a VM that is read. */
@@ -161,6 +169,35 @@ export class World {
       return problem(res, 422, "bootFileMissing", "the kernel is not in the boot folder", errors);
     }
     sendJSON(res, 201, this.create(body.name, body.spec, {}, body.seed));
+  }
+
+  #patch(ident, body, req, res) {
+    const vm = this.find(ident);
+    const conflict = (detail) => problem(res, 409, "stateConflict", detail);
+    if (!vm) return problem(res, 404, "notFound", "no such VM");
+    if (!this.roles.includes("admin")) return problem(res, 403, "forbidden", "local:admin may not change here");
+    if (req.headers["content-type"] !== "application/merge-patch+json") return problem(res, 415, "invalidRequest", "not a merge patch");
+    if (!req.headers["if-match"]) return problem(res, 428, "preconditionRequired", "say which generation of the VM is to change");
+    if (req.headers["if-match"] !== etag(vm)) return problem(res, 412, "preconditionFailed", `the VM has generation ${vm.generation}`);
+    const refused = this.failNext;
+    this.failNext = undefined;
+    if (refused) return problem(res, refused.status, refused.code, refused.detail);
+    const { state, saved } = vm.status;
+    const spec = structuredClone(vm.spec);
+    mergePatch(spec, body.spec ?? {});
+    spec.nics?.forEach((nic, i) => (nic.mac ??= vm.spec.nics?.[i]?.mac ?? `52:54:00:00:00:0${i}`));
+    if (state !== "off" && body.name) return conflict(`the name cannot change while the VM is ${state}`);
+    if ((state !== "off" || saved) && firm(spec) !== firm(vm.spec)) {
+      return conflict(`only onPoweroff, onCrash, limits and links can change while the VM is ${saved ? "saved" : state}`);
+    }
+    this.change(vm, body.name ?? vm.name, spec);
+    sendJSON(res, 200, vm, { ETag: etag(vm) });
+  }
+
+  /** change: what is changed silently no event tells of. */
+  change(vm, name, spec, silent = false) {
+    Object.assign(vm, { name, spec, generation: vm.generation + 1, updatedAt: new Date().toISOString() });
+    if (!silent) this.emit("vm.changed", vm, vm);
   }
 
   async #verb(ident, verb, req, res, disk) {
@@ -249,5 +286,24 @@ export class World {
     res.on("close", () => this.streams.delete(res));
   }
 }
+
+const etag = (vm) => `"${vm.generation}"`;
+
+/** RFC 7396, section 2. */
+function mergePatch(target, patch) {
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete target[name];
+    else if (typeof value === "object" && !Array.isArray(value)) mergePatch((target[name] ??= {}), value);
+    else target[name] = value;
+  }
+}
+
+/** firm is what cannot change under a guest. */
+const firm = ({ onPoweroff, onCrash, disks = [], nics = [], ...rest }) =>
+  JSON.stringify([
+    rest,
+    disks.map(({ limit, ...disk }) => disk),
+    nics.map(({ receiveLimit, sendLimit, linkDown, ...nic }) => nic),
+  ]);
 
 const wire = (seq, kind, data) => `id: ${seq}\nevent: ${kind}\ndata: ${JSON.stringify(data)}\n\n`;

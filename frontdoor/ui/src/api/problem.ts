@@ -87,6 +87,7 @@ export function advice(error: ApiError): string {
       return "Ask an administrator for the role that this needs.";
     case "stateConflict":
     case "conflict":
+    case "preconditionFailed":
       return "Something else changed first; look at the state now and try again.";
     case "exists":
       return "Choose another name.";

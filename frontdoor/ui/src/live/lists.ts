@@ -51,3 +51,10 @@ export function withTask(list: Tasks | undefined, task: Task): Tasks | undefined
   if (!list || list.items.some((t) => t.id === task.id)) return list;
   return { ...list, items: [task, ...list.items] };
 }
+
+/** withChange takes in what a change was answered with, unless an event was faster. Its status may be old. */
+export function withChange(list: VMs | undefined, changed: VM): VMs | undefined {
+  const vm = list?.byId.get(changed.id);
+  if (!list || !vm || vm.generation >= changed.generation) return list;
+  return { ...list, byId: new Map(list.byId).set(vm.id, { ...changed, status: vm.status }) };
+}

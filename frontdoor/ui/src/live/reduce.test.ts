@@ -41,6 +41,13 @@ describe("applyToVMs", () => {
     expect(after.byId.get(db.id)?.generation).toBe(2);
   });
 
+  it("takes another name and spec from a change", () => {
+    const changed = { ...web, name: "www", generation: 2, spec: { ...web.spec, vcpus: 2 } };
+    const after = applyToVMs(listOf(5, web, db), [makeEvent(6, "vm.changed", changed, changed)]);
+    expect(after.byId.get(web.id)).toEqual(changed);
+    expect(after.byId.get(db.id)).toBe(db);
+  });
+
   it("keeps why a VM stopped when its next state comes without it", () => {
     const stop = { reason: "poweroff", claimed: true, at: "2026-01-02T04:00:00Z", detail: "", runId: 7 };
     const after = applyToVMs(listOf(5, web), [makeEvent(6, "vm.stopped", stop, web)]);

@@ -17,6 +17,7 @@ import { Head } from "../ui/Head";
 import { Loading } from "../ui/Loading";
 import { ProblemAlert } from "../ui/ProblemAlert";
 import { Refresh } from "../ui/Refresh";
+import { ChangeButton } from "../vm/ChangeButton";
 import { StateLabel } from "../vm/StateLabel";
 import { Summary } from "../vm/Summary";
 import { VerbButton } from "../vm/VerbButton";
@@ -30,13 +31,22 @@ const titles: Record<TabName, string> = { summary: "Summary", console: "Console"
 export default function VMPage() {
   const { ident = "", tab = "summary" } = useParams();
   const { items, error, failureReason, refetch } = useVMs();
-  const vm = useVM(ident);
-  // A VM that was here and is gone was deleted: its address alone does not say so.
+  const named = useVM(ident);
+  // A VM that was here and is gone was deleted, or has another name: its address alone
+  // does not say so.
   const [seen, setSeen] = useState<VM>();
-  if (vm && vm !== seen) setSeen(vm);
+  if (named && named !== seen) setSeen(named);
+  const here = seen?.name === ident || seen?.id === ident;
+  const same = useVM(seen?.id ?? "");
+  const vm = named ?? (here ? same : undefined);
   if (vm) {
     if (!tabs.includes(tab as TabName)) return <Navigate to={`/vms/${vm.name}`} replace />;
-    return <Found key={vm.id} vm={vm} tab={tab as TabName} />;
+    return (
+      <>
+        {!named && <Navigate to={tab === "summary" ? `/vms/${vm.name}` : `/vms/${vm.name}/${tab}`} replace />}
+        <Found key={vm.id} vm={vm} tab={tab as TabName} />
+      </>
+    );
   }
   if (!items) {
     return (
@@ -48,7 +58,7 @@ export default function VMPage() {
       </>
     );
   }
-  return <Gone ident={ident} deleted={seen?.name === ident || seen?.id === ident} />;
+  return <Gone ident={ident} deleted={here} />;
 }
 
 function Gone({ ident, deleted }: { ident: string; deleted: boolean }) {
@@ -85,6 +95,7 @@ function Found({ vm, tab }: { vm: VM; tab: TabName }) {
             <VerbButton vm={vm} deed="shutdown" />
             <VerbButton vm={vm} deed="powerOff" />
             <VerbButton vm={vm} deed="reset" />
+            <ChangeButton vm={vm} />
             <VerbButton vm={vm} deed="delete" />
           </>
         }

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-import { Button } from "@patternfly/react-core/dist/dynamic/components/Button";
 import { EmptyState, EmptyStateBody, EmptyStateFooter } from "@patternfly/react-core/dist/dynamic/components/EmptyState";
 import { PageSection } from "@patternfly/react-core/dist/dynamic/components/Page";
 import { SearchInput } from "@patternfly/react-core/dist/dynamic/components/SearchInput";
-import { Tooltip } from "@patternfly/react-core/dist/dynamic/components/Tooltip";
 import ServerIcon from "@patternfly/react-icons/dist/esm/icons/server-icon";
 import { lazy, Suspense, useState } from "react";
 import type { VM } from "../api/model";
 import { useVMs, useWhoAmI } from "../live/Live";
+import { GatedButton } from "../ui/GatedButton";
 import { Head } from "../ui/Head";
 import { Loading } from "../ui/Loading";
-import { hasRole } from "../vm/power";
+import { roleGate } from "../vm/power";
 import { VMTable } from "../vm/VMTable";
 
 const CreateDialog = lazy(() => import("../vm/CreateDialog"));
@@ -37,13 +36,11 @@ export function VMsPage() {
 }
 
 function CreateButton({ onClick }: { onClick: () => void }) {
-  const may = hasRole(useWhoAmI().data?.roles, "admin");
-  const button = (
-    <Button isAriaDisabled={!may} onClick={onClick}>
+  return (
+    <GatedButton gate={roleGate(useWhoAmI().data?.roles, "admin")} onClick={onClick}>
       Create VM
-    </Button>
+    </GatedButton>
   );
-  return may ? button : <Tooltip content="This needs the role admin; ask an administrator for it.">{button}</Tooltip>;
 }
 
 function NoVMs({ create }: { create: React.ReactNode }) {

@@ -6,22 +6,22 @@ import {
   DescriptionListGroup,
   DescriptionListTerm,
 } from "@patternfly/react-core/dist/dynamic/components/DescriptionList";
-import type { BootSpec, DiskSpec, NICSpec, VM } from "../api/model";
+import type { BootSpec, VM } from "../api/model";
 import { CommandLines } from "../ui/CommandLines";
 import { Exact, When } from "../ui/When";
+import { Disks, NICs } from "./DeviceList";
 import { createLines } from "./equivalent";
 import { named } from "./power";
 import { Seed } from "./Seed";
 import { stopText } from "./stop";
 import { formatBytes } from "./validate";
-import { VerbButton } from "./VerbButton";
 
 export function Summary({ vm }: { vm: VM }) {
   const { spec, status } = vm;
   // Its addresses are its own, and so are its snapshots.
   const another = {
     ...spec,
-    ...(spec.nics && { nics: spec.nics.map(({ bridge }) => ({ bridge })) }),
+    ...(spec.nics && { nics: spec.nics.map((nic) => ({ ...nic, mac: undefined })) }),
     ...(spec.vsock && { vsock: {} }),
     ...(spec.disks && { disks: spec.disks.map((disk) => named(disk).disk) }),
   };
@@ -60,7 +60,7 @@ export function Summary({ vm }: { vm: VM }) {
             <Item term="Memory">{formatBytes(spec.memoryBytes)}</Item>
             <Boot boot={spec.boot ?? {}} />
             <Item term="Disks">{spec.disks?.length ? <Disks vm={vm} disks={spec.disks} /> : "none"}</Item>
-            <Item term="Network cards">{spec.nics?.length ? <NICs nics={spec.nics} /> : "none"}</Item>
+            <Item term="Network cards">{spec.nics?.length ? <NICs vm={vm} nics={spec.nics} /> : "none"}</Item>
             <Item term="Seed">{vm.seed ? <Seed vm={vm} size={vm.seed} /> : "none"}</Item>
             <Item term="Sockets to the host">{spec.vsock ? `CID ${spec.vsock.cid ?? ""}` : "none"}</Item>
             <Item term="Console">{spec.console === "virtio" ? "virtio (hvc0)" : "serial port (ttyS0)"}</Item>
@@ -107,41 +107,6 @@ function Boot({ boot }: { boot: BootSpec }) {
     </>
   );
 }
-
-const Disks = ({ vm, disks }: { vm: VM; disks: readonly DiskSpec[] }) => (
-  <ul className="vmctl-plain">
-    {disks.map(named).map(({ disk, snapshots }, i) => (
-      <li key={i}>
-        <code>{disk.path}</code>
-        {disk.readOnly && ", read-only"}
-        {disk.serial && `, serial number ${disk.serial}`}
-        {disk.format && `, ${disk.format}`}
-        {disk.backing && ` on ${disk.backing.map(({ path }) => path).join(", ")}`}
-        {snapshots > 0 && `, ${snapshots === 1 ? "a snapshot" : `${snapshots} snapshots`} `}
-        {!disk.readOnly && (
-          <div>
-            <VerbButton vm={vm} deed="snapshot" disk={i} /> {snapshots > 0 && <VerbButton vm={vm} deed="merge" disk={i} />}
-          </div>
-        )}
-      </li>
-    ))}
-  </ul>
-);
-
-const NICs = ({ nics }: { nics: readonly NICSpec[] }) => (
-  <ul className="vmctl-plain">
-    {nics.map((nic, i) => (
-      <li key={i}>
-        <code>{nic.bridge}</code>
-        {nic.mac && (
-          <>
-            , address <code>{nic.mac}</code>
-          </>
-        )}
-      </li>
-    ))}
-  </ul>
-);
 
 function LastStop({ vm }: { vm: VM }) {
   const stop = vm.status.lastStop;

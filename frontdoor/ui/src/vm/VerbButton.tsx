@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A button for one verb of one VM. One that is off stays in reach of the
-// keyboard and says why.
-import { Button } from "@patternfly/react-core/dist/dynamic/components/Button";
-import { Tooltip } from "@patternfly/react-core/dist/dynamic/components/Tooltip";
+// A button for one verb of one VM.
 import CameraIcon from "@patternfly/react-icons/dist/esm/icons/camera-icon";
 import CompressIcon from "@patternfly/react-icons/dist/esm/icons/compress-icon";
 import MoonIcon from "@patternfly/react-icons/dist/esm/icons/moon-icon";
@@ -15,6 +12,7 @@ import TrashIcon from "@patternfly/react-icons/dist/esm/icons/trash-icon";
 import { type ReactElement, useState } from "react";
 import type { VM } from "../api/model";
 import { useWhoAmI } from "../live/Live";
+import { GatedButton } from "../ui/GatedButton";
 import { type Deed, useDeed } from "./ask";
 import { DeedDialog } from "./DeedDialog";
 import { diskGate, gate, harmless, verbs } from "./power";
@@ -41,26 +39,24 @@ export function VerbButton({ vm, deed, compact, disk }: { vm: VM; deed: Deed; co
   const open = its && (deed === "snapshot" || deed === "merge") ? diskGate(vm, deed, its, roles) : gate(vm, deed, roles);
   const label = verbs[deed].label;
   const press = () => {
-    if (!open.open || request.isPending) return;
+    if (request.isPending) return;
     if (harmless(deed)) request.mutate(undefined, { onError: () => setAsking(true) });
     else setAsking(true);
   };
-  const button = (
-    <Button
-      variant={compact ? "plain" : deed === "powerOn" ? "primary" : deed === "delete" ? "danger" : "secondary"}
-      size={compact ? undefined : "sm"}
-      icon={icons[deed]}
-      isAriaDisabled={!open.open}
-      isLoading={request.isPending}
-      aria-label={compact ? `${label} ${vm.name}` : disk === undefined ? undefined : `${label} disk ${disk}`}
-      onClick={press}
-    >
-      {compact ? undefined : label}
-    </Button>
-  );
   return (
     <>
-      {open.open && !compact ? button : <Tooltip content={open.open ? label : open.reason}>{button}</Tooltip>}
+      <GatedButton
+        gate={open}
+        tip={compact ? label : undefined}
+        variant={compact ? "plain" : deed === "powerOn" ? "primary" : deed === "delete" ? "danger" : "secondary"}
+        size={compact ? undefined : "sm"}
+        icon={icons[deed]}
+        isLoading={request.isPending}
+        aria-label={compact ? `${label} ${vm.name}` : undefined}
+        onClick={press}
+      >
+        {compact ? undefined : label}
+      </GatedButton>
       {asking && (
         <DeedDialog
           vm={vm}

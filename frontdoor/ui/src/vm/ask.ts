@@ -2,9 +2,10 @@
 // Asks the server to do something with a VM.
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { api, newKey, take } from "../api/client";
-import type { ConsoleMode, Seed, Task, Verb, VM, VMSpec } from "../api/model";
-import { tasksKey, withTask } from "../live/lists";
-import type { Tasks } from "../live/reduce";
+import type { ConsoleMode, Seed, Task, Verb, VM, VMChange, VMSpec } from "../api/model";
+import { tasksKey, vmsKey, withChange, withTask } from "../live/lists";
+import type { Tasks, VMs } from "../live/reduce";
+import { etag } from "./change";
 
 /** What ends in a task; console tokens are asked for by the console. */
 export type Deed = Exclude<Verb, "consoleToken">;
@@ -48,6 +49,27 @@ export function useDeed(vm: VM, deed: Deed, disk = 0) {
 /** createVM: a key makes the same request safe to repeat. */
 export const createVM = (body: { name: string; spec: VMSpec; seed?: Seed }, key: { "Idempotency-Key": string }) =>
   take(api.POST("/v1/vms", { body, params: { header: key } }));
+
+/** useChange changes a VM that is still the one that was looked at. */
+export function useChange(vm: VM, onSuccess?: () => void) {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (body: VMChange) =>
+      take(
+        api.PATCH("/v1/vms/{id}", {
+          params: { path: { id: vm.id }, header: { "If-Match": etag(vm) } },
+          headers: { "Content-Type": "application/merge-patch+json" },
+          body,
+        }),
+      ),
+    onSuccess: (changed) => {
+      client.setQueryData<VMs>(vmsKey, (list) => withChange(list, changed));
+      onSuccess?.();
+    },
+  });
+}
+
+export const getVM = (id: string) => take(api.GET("/v1/vms/{id}", { params: { path: { id } } }));
 
 export const consoleToken = (id: string, mode: ConsoleMode) =>
   take(api.POST("/v1/vms/{id}:consoleToken", { params: { path: { id } }, body: { mode } }));

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
-import { createLines, quote, verbLines } from "./equivalent";
+import type { VMSpec } from "../api/model";
+import { changeLines, createLines, quote, verbLines } from "./equivalent";
+import { makeVM } from "./sample";
 
 describe("quote", () => {
   it("leaves plain words alone", () => expect(quote("debian/vmlinuz-6.12")).toBe("debian/vmlinuz-6.12"));
@@ -52,6 +54,35 @@ describe("createLines", () => {
     expect(createLines("web", { ...spec, boot: { kernel: "k" }, vsock: {} }).vmctl).toContain(" --vsock=auto");
     const disk = createLines("web", { ...spec, boot: {}, disks: [{ path: "debian.img" }] });
     expect(disk.vmctl).toBe("vmctl vm create web --vcpus 2 --memory 512M --disk debian.img");
+  });
+});
+
+describe("changeLines", () => {
+  const { spec } = makeVM("web");
+  const devices = {
+    disks: [{ path: "a b" }, { path: "c", limit: { opsPerSecond: 5 } }],
+    nics: [{ bridge: "br0", mac: "52:54:00:12:34:56" }, { bridge: "br1", linkDown: true, sendLimit: { opsPerSecond: 1 } }],
+  };
+  const vm = { ...makeVM("web"), generation: 7, spec: { ...spec, ...devices, vsock: { cid: 7 } } };
+  const line = (to: Partial<VMSpec>, name = "web") => changeLines(vm, { name, spec: { ...vm.spec, ...to } }).vmctl.replace("vmctl vm set web ", "");
+  it.each<[Partial<VMSpec>, string]>([
+    [{ vcpus: 2, memoryBytes: 2 ** 30 + 4096 }, "--vcpus 2 --memory 1048580K"],
+    [{ boot: { initrd: "i", cmdline: "a b" } }, "--kernel '' --initrd i --cmdline 'a b'"],
+    [{ disks: [{ path: "a b", limit: { bytesPerSecond: 2 ** 20 } }, { path: "c" }] }, "--disk-limit 0,bytes=1M --disk-limit 1"],
+    [{ disks: [{ path: "c" }] }, "--disk c"],
+    [{ disks: undefined, nics: [] }, "--disk '' --nic ''"],
+    [{ nics: [{ ...devices.nics[0]!, linkDown: true }, { bridge: "br1" }] }, "--link 0=down --nic-limit 1 --link 1=up"],
+    [{ nics: [{ bridge: "br2", linkDown: true }] }, "--nic br2,down"],
+    [{ vsock: undefined, console: "virtio", onReset: "stop", onPoweroff: "restart", onCrash: "restart" },
+      "--vsock= --console virtio --on-reset stop --on-poweroff restart --on-crash restart"],
+  ])("%j is %s", (to, words) => expect(line(to)).toBe(words));
+  it("names the generation that was looked at, and what differs", () => {
+    const { curl } = changeLines(vm, { name: "www", spec: { ...vm.spec, boot: {} } });
+    const body = execFileSync("sh", ["-c", `set -- ${curl.replace(/^curl/, "")}; printf '%s\\n' "$@"`]).toString().split("\n");
+    expect(body).toContain('If-Match: "7"');
+    expect(body).toContain("Content-Type: application/merge-patch+json");
+    expect(body).toContain('{"name":"www","spec":{"boot":{"kernel":null}}}');
+    expect(body).toContain("http://localhost/v1/vms/web");
   });
 });
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The command lines that do what a form or a button does: nothing here is done
 // that the API does not offer to everyone.
-import type { DiskSpec, Seed, Verb, VMSpec } from "../api/model";
+import type { Seed, Verb, VM, VMSpec } from "../api/model";
+import { changeOf, etag, type Wanted } from "./change";
+import { diskLimits, diskLine, firmDisk, firmNIC, nicLimits, nicLine, printSize, sameDevices } from "./devices";
 
 export interface Lines {
   vmctl: string;
@@ -20,12 +22,12 @@ export function quote(word: string): string {
 /** createLines: vmctl reads a seed's texts from files, which have cloud-init's names here. */
 export function createLines(name: string, spec: VMSpec, seed?: Seed): Lines {
   const { kernel, initrd, cmdline } = spec.boot ?? {};
-  const words = ["vmctl vm create", quote(name), "--vcpus", spec.vcpus, "--memory", memory(spec.memoryBytes)];
+  const words = ["vmctl vm create", quote(name), "--vcpus", spec.vcpus, "--memory", printSize(spec.memoryBytes)];
   if (kernel) words.push("--kernel", quote(kernel));
   if (initrd) words.push("--initrd", quote(initrd));
   if (cmdline) words.push("--cmdline", quote(cmdline));
-  for (const disk of spec.disks ?? []) words.push("--disk", quote(diskWord(disk)));
-  for (const nic of spec.nics ?? []) words.push("--nic", quote(nic.bridge + (nic.mac ? `,mac=${nic.mac}` : "")));
+  for (const disk of spec.disks ?? []) words.push("--disk", quote(diskLine(disk)));
+  for (const nic of spec.nics ?? []) words.push("--nic", quote(nicLine(nic)));
   if (seed?.userData) words.push("--user-data user-data");
   if (seed?.networkConfig) words.push("--network-config network-config");
   if (spec.vsock) words.push(`--vsock=${spec.vsock.cid ?? "auto"}`);
@@ -37,6 +39,51 @@ export function createLines(name: string, spec: VMSpec, seed?: Seed): Lines {
   return {
     vmctl: words.join(" "),
     curl: `${curl} -H 'Content-Type: application/json' -d ${quote(body)} ${host}/v1/vms`,
+  };
+}
+
+/** changeLines: devices that stay but for limits and links are not given whole. */
+export function changeLines(vm: VM, wanted: Wanted): Lines {
+  const words = ["vmctl vm set", quote(vm.name)];
+  const [was, is] = [vm.spec, wanted.spec];
+  const say = (flag: string, before: unknown, now: string | number | undefined) => {
+    if (before !== now) words.push(flag, quote(String(now ?? "")));
+  };
+  say("--name", vm.name, wanted.name);
+  say("--vcpus", was.vcpus, is.vcpus);
+  say("--memory", printSize(was.memoryBytes), printSize(is.memoryBytes));
+  say("--kernel", was.boot?.kernel, is.boot?.kernel);
+  say("--initrd", was.boot?.initrd, is.boot?.initrd);
+  say("--cmdline", was.boot?.cmdline, is.boot?.cmdline);
+  const [oldDisks, disks] = [was.disks ?? [], is.disks ?? []];
+  if (!sameDevices(oldDisks, disks, firmDisk)) {
+    for (const line of disks.length > 0 ? disks.map(diskLine) : [""]) words.push("--disk", quote(line));
+  } else {
+    disks.forEach((disk, i) => {
+      const old = oldDisks[i];
+      if (old && diskLimits(disk) !== diskLimits(old)) words.push("--disk-limit", i + diskLimits(disk));
+    });
+  }
+  const [oldNICs, nics] = [was.nics ?? [], is.nics ?? []];
+  if (!sameDevices(oldNICs, nics, firmNIC)) {
+    for (const line of nics.length > 0 ? nics.map(nicLine) : [""]) words.push("--nic", quote(line));
+  } else {
+    nics.forEach((nic, i) => {
+      const old = oldNICs[i];
+      if (old && nicLimits(nic) !== nicLimits(old)) words.push("--nic-limit", i + nicLimits(nic));
+      if (!nic.linkDown !== !old?.linkDown) words.push("--link", `${i}=${nic.linkDown ? "down" : "up"}`);
+    });
+  }
+  if (!was.vsock !== !is.vsock) words.push(is.vsock ? "--vsock=auto" : "--vsock=");
+  say("--console", was.console, is.console);
+  say("--on-reset", was.onReset, is.onReset);
+  say("--on-poweroff", was.onPoweroff, is.onPoweroff);
+  say("--on-crash", was.onCrash, is.onCrash);
+  const ifMatch = quote(`If-Match: ${etag(vm)}`);
+  const body = quote(JSON.stringify(changeOf(vm, wanted)));
+  return {
+    vmctl: words.join(" "),
+    curl: `${curl} -X PATCH -H 'Content-Type: application/merge-patch+json' -H ${ifMatch} -d ${body} ${host}/v1/vms/${vm.name}`,
   };
 }
 
@@ -63,17 +110,4 @@ export function verbLines(name: string, verb: Verb, disk = 0): Lines {
   }
   const path = verb === "delete" ? `-X DELETE ${host}/v1/vms/${name}` : `-X POST ${host}/v1/vms/${name}:${verb}`;
   return { vmctl: `vmctl ${vmctlVerb[verb]} ${quote(name)}`, curl: `${curl} ${path}` };
-}
-
-/** diskWord is what --disk takes. */
-export const diskWord = (disk: DiskSpec): string =>
-  disk.path + (disk.readOnly ? ",ro" : "") + (disk.serial ? `,serial=${disk.serial}` : "") +
-  (disk.format ? `,format=${disk.format}` : "") +
-  (disk.backing ?? []).map(({ path, format }) => `,backing=${format ?? "raw"}:${path}`).join("");
-
-/** memory in the units of --memory: M and G are binary. */
-function memory(bytes: number | undefined): string {
-  const mebi = (bytes ?? 0) / 2 ** 20;
-  if (Number.isInteger(mebi / 1024)) return `${mebi / 1024}G`;
-  return Number.isInteger(mebi) ? `${mebi}M` : `${(bytes ?? 0) / 1024}K`;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
 import type { State, Verb } from "../api/model";
-import { diskGate, gate, hasRole, named, verbs } from "./power";
+import { changeGate, diskGate, gate, hasRole, named, verbs } from "./power";
 import { makeVM } from "./sample";
 
 const inState = (state: State, allowed: Verb[]) => makeVM("web", { state, allowed });
@@ -37,6 +37,17 @@ describe("gate", () => {
     expect(gate(vm, "powerOn", ["operator"])).toEqual({ open: true });
     const closed = gate(vm, "delete", ["operator"]);
     expect(closed.open ? "" : closed.reason).toContain("role admin");
+  });
+});
+
+describe("changeGate", () => {
+  it("is for admins, and for states in which something can change", () => {
+    for (const state of ["off", "running", "paused"] as const) expect(changeGate(inState(state, []), ["admin"])).toEqual({ open: true });
+    expect(changeGate(inState("starting", []), ["admin"])).toEqual({
+      open: false,
+      reason: "Only a VM that is off, running or paused can be changed; web is starting.",
+    });
+    expect(changeGate(inState("off", []), ["operator"])).toMatchObject({ reason: expect.stringContaining("role admin") });
   });
 });
 

@@ -49,23 +49,22 @@ export function hasRole(roles: readonly Role[] | undefined, role: Role): boolean
   return !roles || roles.some((r) => (rank[r] ?? 0) >= rank[role]);
 }
 
+/** roleGate is open for who has the role. */
+export function roleGate(roles: readonly Role[] | undefined, role: Role): Gate {
+  if (hasRole(roles, role)) return { open: true };
+  return { open: false, reason: `This needs the role ${role}; ask an administrator for it.` };
+}
+
 /** gate decides whether a button is on, and if not, why. */
 export function gate(vm: VM, verb: Verb, roles: readonly Role[] | undefined): Gate {
   const rule = verbs[verb];
-  if (!hasRole(roles, rule.role)) {
-    return { open: false, reason: `This needs the role ${rule.role}; ask an administrator for it.` };
-  }
-  if (vm.status.allowed.includes(verb)) return { open: true };
-  const state = vm.status.state;
-  if (!rule.states.includes(state)) {
-    return {
-      open: false,
-      reason: `Only a VM that is ${orList(rule.states)} can be ${rule.done}; ${vm.name} is ${state}.`,
-    };
-  }
+  const may = roleGate(roles, rule.role);
+  if (!may.open || vm.status.allowed.includes(verb)) return may;
+  const wrong = stateGate(vm, rule.states, rule.done);
+  if (!wrong.open) return wrong;
   return {
     open: false,
-    reason: `${vm.name} is ${state}, but the server does not allow this at the moment: another task may be under way.`,
+    reason: `${vm.name} is ${vm.status.state}, but the server does not allow this at the moment: another task may be under way.`,
   };
 }
 
@@ -80,7 +79,7 @@ export function diskGate(vm: VM, verb: "snapshot" | "merge", disk: DiskSpec, rol
 
 /** named is a disk as it was named, without the overlays of its snapshots, and how many those are. */
 export function named(disk: DiskSpec): { disk: DiskSpec; snapshots: number } {
-  const { serial, readOnly } = disk;
+  const { serial, readOnly, limit } = disk;
   const chain = [{ path: disk.path, format: disk.format, own: disk.own }, ...(disk.backing ?? [])];
   const snapshots = chain.findIndex(({ own }) => !own);
   const [top, ...rest] = chain.slice(snapshots);
@@ -92,9 +91,21 @@ export function named(disk: DiskSpec): { disk: DiskSpec; snapshots: number } {
       ...(serial && { serial }),
       ...(top.format && { format: top.format }),
       ...(rest.length > 0 && { backing: rest }),
+      ...(limit && { limit }),
     },
     snapshots,
   };
+}
+
+/** changeGate is the same for a change, which is no verb. */
+export function changeGate(vm: VM, roles: readonly Role[] | undefined): Gate {
+  const may = roleGate(roles, "admin");
+  return may.open ? stateGate(vm, ["off", "running", "paused"], "changed") : may;
+}
+
+function stateGate(vm: VM, states: readonly State[], done: string): Gate {
+  if (states.includes(vm.status.state)) return { open: true };
+  return { open: false, reason: `Only a VM that is ${orList(states)} can be ${done}; ${vm.name} is ${vm.status.state}.` };
 }
 
 function orList(words: readonly string[]): string {
