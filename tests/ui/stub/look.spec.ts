@@ -27,7 +27,7 @@ for (const [size, viewport] of Object.entries(sizes)) {
         await expect(page.getByText("5 in all, 2 running")).toBeVisible();
         await look("list");
         await dialogs(page, look);
-        await pages(page, look);
+        await pages(page, look, pull);
       });
     });
   }
@@ -76,11 +76,11 @@ async function dialogs(page: Page, look: Look): Promise<void> {
   await page.getByRole("button", { name: "Recent tasks" }).click();
 }
 
-async function pages(page: Page, look: Look): Promise<void> {
+async function pages(page: Page, look: Look, pull: Pull): Promise<void> {
   await page.getByRole("link", { name: "web", exact: true }).click();
   await expect(page.getByRole("heading", { name: "Configuration" })).toBeVisible();
   await look("summary");
-  await changes(page, look);
+  await changes(page, look, pull);
   await openConsole(page, "web");
   await look("console");
   await page.getByRole("tab", { name: "Events" }).click();
@@ -99,7 +99,7 @@ async function pages(page: Page, look: Look): Promise<void> {
 }
 
 /** Of a VM that runs: most fields are off. */
-async function changes(page: Page, look: Look): Promise<void> {
+async function changes(page: Page, look: Look, pull: Pull): Promise<void> {
   await page.getByRole("button", { name: "Change", exact: true }).click();
   const disks = page.getByRole("textbox", { name: "Disks" });
   await expect(disks).toBeVisible();
@@ -110,6 +110,9 @@ async function changes(page: Page, look: Look): Promise<void> {
   await disks.fill("web.img,ops=500\ntools.qcow2,ro,serial=tools,format=qcow2");
   await page.getByRole("dialog").getByLabel("As a curl line").scrollIntoViewIfNeeded();
   await look("change-lines");
+  await pull("change", { name: "web", spec: { onCrash: "restart" } });
+  await page.getByText("web was changed meanwhile").scrollIntoViewIfNeeded();
+  await look("change-late");
   await page.getByRole("button", { name: "Cancel" }).click();
 }
 

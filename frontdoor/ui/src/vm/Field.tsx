@@ -47,7 +47,7 @@ export function LinesField({ label, id, value, finding, onChange, disabled, help
       <TextArea
         id={id}
         value={value}
-        rows={2}
+        rows={Math.min(Math.max(value.split("\n").length, 2), 6)}
         resizeOrientation="vertical"
         spellCheck={false}
         autoCapitalize="none"
