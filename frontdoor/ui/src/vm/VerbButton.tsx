@@ -52,7 +52,7 @@ export function VerbButton({ vm, deed, compact, disk }: { vm: VM; deed: Deed; co
         size={compact ? undefined : "sm"}
         icon={icons[deed]}
         isLoading={request.isPending}
-        aria-label={compact ? `${label} ${vm.name}` : undefined}
+        aria-label={compact ? `${label} ${vm.name}` : disk === undefined ? undefined : `${label} disk ${disk}`}
         onClick={press}
       >
         {compact ? undefined : label}
