@@ -37,7 +37,13 @@ type Look = (name: string) => Promise<void>;
 
 const devices = {
   disks: [
-    { path: "web.img", limit: { bytesPerSecond: 50 * 2 ** 20, opsPerSecond: 1000, burstMillis: 200 } },
+    {
+      path: "o2",
+      format: "overlay",
+      own: true,
+      backing: [{ path: "o1", format: "overlay", own: true }, { path: "web.img" }],
+      limit: { bytesPerSecond: 50 * 2 ** 20, opsPerSecond: 1000, burstMillis: 200 },
+    },
     { path: "tools.qcow2", readOnly: true, format: "qcow2", serial: "tools" },
   ],
   nics: [

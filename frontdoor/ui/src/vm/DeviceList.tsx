@@ -21,12 +21,8 @@ export const Disks = ({ vm, disks }: { vm: VM; disks: readonly DiskSpec[] }) => 
         {disk.format && `, ${disk.format}`}
         {disk.backing && ` on ${disk.backing.map(({ path }) => path).join(", ")}`}
         {disk.limit && `, ${limitText(disk.limit, "requests")}`}
-        {snapshots > 0 && `, ${snapshots === 1 ? "a snapshot" : `${snapshots} snapshots`} `}
-        {!disk.readOnly && (
-          <div>
-            <VerbButton vm={vm} deed="snapshot" disk={i} /> {snapshots > 0 && <VerbButton vm={vm} deed="merge" disk={i} />}
-          </div>
-        )}
+        {snapshots > 0 && `, ${snapshots === 1 ? "a snapshot" : `${snapshots} snapshots`}`}{" "}
+        {!disk.readOnly && <VerbButton vm={vm} deed="snapshot" disk={i} />} {snapshots > 0 && <VerbButton vm={vm} deed="merge" disk={i} />}
       </li>
     ))}
   </ul>

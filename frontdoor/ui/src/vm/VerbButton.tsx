@@ -48,7 +48,8 @@ export function VerbButton({ vm, deed, compact, disk }: { vm: VM; deed: Deed; co
       <GatedButton
         gate={open}
         tip={compact ? label : undefined}
-        variant={compact ? "plain" : deed === "powerOn" ? "primary" : deed === "delete" ? "danger" : "secondary"}
+        variant={compact ? "plain" : disk !== undefined ? "link" : deed === "powerOn" ? "primary" : deed === "delete" ? "danger" : "secondary"}
+        isInline={disk !== undefined}
         size={compact ? undefined : "sm"}
         icon={icons[deed]}
         isLoading={request.isPending}
