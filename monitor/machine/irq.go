@@ -144,6 +144,13 @@ func (m *messages) Send(vector int) {
 	}
 }
 
+// File is the eventfd of a vector that has a route.
+func (m *messages) File(vector int) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.fds[vector]
+}
+
 func (m *messages) close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -2,7 +2,10 @@
 
 package pci
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // MSI-X (PCI 3.0, 6.8.2).
 const (
@@ -29,6 +32,8 @@ type Messages interface {
 	Route(vector int, addr uint64, data uint32) bool
 	// Send sends it.
 	Send(vector int)
+	// File is the eventfd by which it is sent as well, of a vector that has a route.
+	File(vector int) int
 }
 
 // MSIX is a table of interrupt vectors with their pending bits. Any goroutine
@@ -41,6 +46,56 @@ type MSIX struct {
 	routed  [][3]uint32 // what out knows
 	pending []bool
 	control uint16
+	ties    []*Tie
+}
+
+// Tie is of a vector that something else than Raise sends: who has the eventfd.
+type Tie struct {
+	m      *MSIX
+	vector int
+	fd     int
+	tell   func(fd int)
+}
+
+// NoFile is what a Tie tells while its vector is masked or has no route: Raise is to be
+// called then.
+const NoFile = -1
+
+// Tie tells from now on by which eventfd a vector is sent, or NoFile. tell must call
+// nothing of the table's.
+func (m *MSIX) Tie(vector int, tell func(fd int)) *Tie {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := &Tie{m: m, vector: vector, fd: NoFile, tell: tell}
+	m.ties = append(m.ties, t)
+	t.look()
+	return t
+}
+
+// Move makes it one of another vector.
+func (t *Tie) Move(vector int) {
+	t.m.mu.Lock()
+	defer t.m.mu.Unlock()
+	t.vector = vector
+	t.look()
+}
+
+// Cut ends it: it tells nothing more.
+func (t *Tie) Cut() {
+	t.m.mu.Lock()
+	defer t.m.mu.Unlock()
+	t.m.ties = slices.DeleteFunc(t.m.ties, func(o *Tie) bool { return o == t })
+}
+
+func (t *Tie) look() {
+	fd := NoFile
+	if t.vector < len(t.m.table) && t.m.open(t.vector) {
+		fd = t.m.out.File(t.vector)
+	}
+	if fd != t.fd {
+		t.fd = fd
+		t.tell(fd)
+	}
 }
 
 // AddMSIX gives the function n vectors, with their table in a BAR at offset:
@@ -69,6 +124,7 @@ func (m *MSIX) Reset() {
 	clear(m.pending)
 	for i := range m.table {
 		m.table[i] = [4]uint32{msixCtrlWord: msixMasked}
+		m.settle(i)
 	}
 }
 
@@ -92,20 +148,33 @@ func (m *MSIX) Raise(vector int) {
 
 // settle sends what is pending and not masked.
 func (m *MSIX) settle(vector int) {
-	e := &m.table[vector]
-	if m.control&(msixEnable|msixMaskAll) != msixEnable || e[msixCtrlWord]&msixMasked != 0 {
-		return
-	}
-	if want := [3]uint32(e[:3]); m.routed[vector] != want {
-		if !m.out.Route(vector, uint64(want[1])<<32|uint64(want[0]), want[msixDataWord]) {
-			return // stays pending, and is tried again
-		}
-		m.routed[vector] = want
-	}
-	if m.pending[vector] {
+	if m.open(vector) && m.pending[vector] {
 		m.pending[vector] = false
 		m.out.Send(vector)
 	}
+	for _, t := range m.ties {
+		if t.vector == vector {
+			t.look()
+		}
+	}
+}
+
+// open reports whether a vector is not masked, and has its route. Where that cannot be
+// had its message stays pending, and is tried again.
+func (m *MSIX) open(vector int) bool {
+	e := &m.table[vector]
+	if m.control&(msixEnable|msixMaskAll) != msixEnable || e[msixCtrlWord]&msixMasked != 0 {
+		return false
+	}
+	want := [3]uint32(e[:3])
+	if m.routed[vector] == want {
+		return true
+	}
+	if !m.out.Route(vector, uint64(want[1])<<32|uint64(want[0]), want[msixDataWord]) {
+		return false
+	}
+	m.routed[vector] = want
+	return true
 }
 
 // Reading is nothing to do.

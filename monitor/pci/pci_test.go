@@ -280,7 +280,71 @@ func (s *sent) Route(v int, addr uint64, data uint32) bool {
 	s.routes[v] = [2]uint64{addr, uint64(data)}
 	return true
 }
-func (s *sent) Send(v int) { s.sent = append(s.sent, v) }
+func (s *sent) Send(v int)     { s.sent = append(s.sent, v) }
+func (s *sent) File(v int) int { return 100 + v }
+
+// TestTie: who sends a vector in the table's stead may, exactly while the guest lets it.
+func TestTie(t *testing.T) {
+	out := &sent{routes: map[int][2]uint64{}}
+	f := pci.NewFunction(anID)
+	x, err := f.AddMSIX(3, 0, 0, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.SetBAR(0, 8192, x); err != nil {
+		t.Fatal(err)
+	}
+	m := newMachine(t, f)
+	const base, control = pci.WindowBase, 0x40
+	write := func(off uint64, v uint32) { m.memory.Write(base+off, le32(v)) }
+	var told []int
+	wants := func(what string, fds ...int) {
+		t.Helper()
+		if !slices.Equal(told, fds) {
+			t.Errorf("%s: told %v, want %v", what, told, fds)
+		}
+		told = nil
+	}
+	m.write32(1, 4, 2)
+	tie := x.Tie(1, func(fd int) { told = append(told, fd) })
+	write(16+12, 0)
+	wants("MSI-X is off")
+	m.write32(1, control, 0x8000<<16)
+	wants("MSI-X is on", 101)
+	write(12, 0) // another vector
+	write(16+8, 0x4041)
+	wants("another message")
+	write(16+12, 1)
+	wants("masked", pci.NoFile)
+	x.Raise(1)
+	write(16+12, 0)
+	wants("not masked", 101)
+	if !slices.Equal(out.sent, []int{1}) || out.routes[1] != [2]uint64{0, 0x4041} {
+		t.Errorf("sent %v by %x", out.sent, out.routes)
+	}
+	m.write32(1, control, 0xc000<<16)
+	wants("all are masked", pci.NoFile)
+	out.refuse = true
+	write(16+8, 0x4042)
+	m.write32(1, control, 0x8000<<16)
+	wants("no route")
+	out.refuse = false
+	x.Raise(1)
+	wants("a route", 101)
+	tie.Move(0xffff)
+	wants("no vector", pci.NoFile)
+	tie.Move(0)
+	wants("another vector", 100)
+	again := x.Tie(0, func(fd int) { told = append(told, -fd) })
+	wants("a second", -100)
+	again.Cut()
+	x.Reset()
+	wants("reset", pci.NoFile)
+	tie.Cut()
+	write(12, 0)
+	m.write32(1, control, 0x8000<<16)
+	wants("cut")
+}
 
 func TestMSIX(t *testing.T) {
 	out := &sent{routes: map[int][2]uint64{}}

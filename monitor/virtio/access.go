@@ -143,6 +143,9 @@ func (t *Transport) setShort(reg int, v uint16) {
 	case regQueueVector:
 		if s != nil {
 			s.vector.Store(t.vector(v))
+			if s.tie != nil {
+				s.tie.Move(int(s.vector.Load()))
+			}
 		}
 	case regQueueSize:
 		if t.open(s) && v <= t.kind.Size {

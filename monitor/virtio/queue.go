@@ -71,16 +71,17 @@ func total(buffers [][]byte) (n uint64) {
 // Queue is a split virtqueue. One goroutine calls Pop, Arm and Disarm; any may
 // call Push and Signal.
 type Queue struct {
-	mem   *mem.Memory
-	size  uint16
-	desc  []byte
-	avail mem.Shared
-	used  mem.Shared
-	event bool // FeatureEvent was agreed on
-	multi bool // FeatureIndirect was
-	bell  *bell
-	life  *life
-	raise func()
+	mem    *mem.Memory
+	size   uint16
+	desc   []byte
+	avail  mem.Shared
+	used   mem.Shared
+	event  bool // FeatureEvent was agreed on
+	multi  bool // FeatureIndirect was
+	bell   *bell
+	life   *life
+	raise  func()
+	direct func(tell func(fd int))
 
 	next    uint16 // of the available ring, to look at
 	resumed bool   // it was worked on before
@@ -202,6 +203,11 @@ func (q *Queue) Rings() Rings {
 
 // Interrupt interrupts the driver, whatever it wants: for who looks at that itself.
 func (q *Queue) Interrupt() { q.raise() }
+
+// Direct lets who works on the queue in the monitor's stead interrupt without it: tell is
+// called with the eventfd to write to, or pci.NoFile while Interrupt is to be called, now
+// and until the device stands still. It must call nothing of the queue's.
+func (q *Queue) Direct(tell func(fd int)) { q.direct(tell) }
 
 // Over reports that the queue is to be left alone: the device is being stopped,
 // or is broken.

@@ -102,6 +102,7 @@ type slot struct {
 	at      rings
 	bell    *bell
 	queue   Queue
+	tie     *pci.Tie // or nil
 }
 
 // NewTransport puts a device on a function of its own. It takes the device over.
@@ -200,6 +201,12 @@ func (t *Transport) halt() {
 			t.queues[i].bell.ring()
 		}
 		t.dev.Stop()
+		for i := range t.queues {
+			if s := &t.queues[i]; s.tie != nil {
+				s.tie.Cut()
+				s.tie = nil
+			}
+		}
 		t.started = false
 	}
 	t.placeBells()
@@ -299,6 +306,7 @@ func (t *Transport) start(resume bool) {
 		q.event, q.multi = t.accepted&FeatureEvent != 0, t.accepted&FeatureIndirect != 0
 		q.bell, q.life = s.bell, t.life
 		q.raise = func() { t.interrupt(s.vector.Load(), isrQueue) }
+		q.direct = func(tell func(fd int)) { s.tie = t.msix.Tie(int(s.vector.Load()), tell) }
 		queues[i] = q
 	}
 	t.started = true

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
 
@@ -22,6 +23,7 @@ type toy struct {
 	stops    int
 	closed   bool
 	queues   []*Queue
+	told     []int // by which files the first queue was to interrupt
 }
 
 const toyFeature = 1 << 5
@@ -34,6 +36,7 @@ func (*toy) Attach([]int) error { return nil }
 func (d *toy) Start(features uint64, queues []*Queue) {
 	d.starts++
 	d.features, d.queues = features, queues
+	queues[0].Direct(func(fd int) { d.told = append(d.told, fd) })
 	for _, q := range queues {
 		if q != nil {
 			d.work.Go(func() {
@@ -72,6 +75,7 @@ type board struct {
 
 func (b *board) Route(int, uint64, uint32) bool { return true }
 func (b *board) Send(v int)                     { b.sent <- v }
+func (b *board) File(v int) int                 { return 100 + v }
 
 func (b *board) doorbell(addr uint64, fd int, on bool) error {
 	b.mu.Lock()
@@ -245,6 +249,43 @@ func TestLifeOfADevice(t *testing.T) {
 	if b.dev.stops != 2 || len(b.bells) != 0 || len(b.broken) != 0 {
 		t.Errorf("after the machine's reset: %+v, %v, %v", b.dev, b.bells, b.broken)
 	}
+}
+
+// TestDirect: who interrupts in a queue's stead has the file of its vector while that is
+// not masked, from start to stop.
+func TestDirect(t *testing.T) {
+	b := newBoard(t)
+	wants := func(what string, fds ...int) {
+		t.Helper()
+		if !slices.Equal(b.dev.told, fds) {
+			t.Errorf("%s: told %v, want %v", what, b.dev.told, fds)
+		}
+		b.dev.told = nil
+	}
+	mask := func(vector, v uint64) { b.set(vectorsAt+16*vector+12, 4, v) }
+	b.start()
+	wants("started", 101)
+	mask(1, 1)
+	mask(1, 0)
+	wants("masked and not", pci.NoFile, 101)
+	b.set(regQueueSelect, 2, 0)
+	b.set(regQueueVector, 2, 2)
+	wants("another vector", 102)
+	b.set(regQueueVector, 2, 99)
+	wants("none", pci.NoFile)
+	b.set(regQueueVector, 2, 1)
+	wants("the first again", 101)
+	b.port.Pause()
+	mask(1, 1)
+	wants("paused")
+	b.port.Resume()
+	wants("goes on, masked")
+	mask(1, 0)
+	wants("not masked", 101)
+	b.set(regStatus, 1, 0)
+	mask(1, 1)
+	mask(1, 0)
+	wants("reset")
 }
 
 func TestNegotiation(t *testing.T) {

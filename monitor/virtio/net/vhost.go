@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmctl/monitor/mem"
+	"vmctl/monitor/pci"
 	"vmctl/monitor/virtio"
 )
 
@@ -63,7 +64,7 @@ type kernel struct {
 	vhost  int
 	memory *mem.Memory
 	bells  []int
-	calls  []*os.File // by which it says that a queue has something for the driver
+	calls  []*os.File // by which it says that a queue has something for the driver, whose vector is masked
 	faults *os.File   // by which it says that the driver broke a rule
 	work   sync.WaitGroup
 
@@ -156,6 +157,11 @@ func (k *kernel) start(features uint64, receive, send *virtio.Queue) error {
 			err = k.startRing(uint32(i), q.Rings())
 		}
 	}
+	for i, q := range k.queues {
+		if err == nil {
+			q.Direct(func(fd int) { k.interruptBy(i, fd) })
+		}
+	}
 	for i := range k.queues {
 		if err == nil {
 			err = k.setFile("VHOST_NET_SET_BACKEND", vhostSetBackend, uint32(i), k.tap)
@@ -181,6 +187,16 @@ func (k *kernel) startRing(i uint32, r virtio.Rings) error {
 		k.setEvent("VHOST_SET_VRING_CALL", vhostSetVringCall, i, k.calls[i]),
 		k.setEvent("VHOST_SET_VRING_ERR", vhostSetVringErr, i, k.faults),
 	)
+}
+
+// interruptBy lets a ring interrupt by a file, or by way of listen. If that fails it goes on
+// as it did.
+func (k *kernel) interruptBy(i, fd int) {
+	if fd == pci.NoFile {
+		_ = k.setEvent("VHOST_SET_VRING_CALL", vhostSetVringCall, uint32(i), k.calls[i])
+		return
+	}
+	_ = k.setFile("VHOST_SET_VRING_CALL", vhostSetVringCall, uint32(i), fd)
 }
 
 func (k *kernel) setFile(what string, request uintptr, i uint32, fd int) error {

@@ -130,6 +130,9 @@ func (d *Driver) Broken() []error {
 // Route and Send are the interrupts.
 func (d *Driver) Route(int, uint64, uint32) bool { return true }
 
+// File has none: all are sent by Send.
+func (*Driver) File(int) int { return pci.NoFile }
+
 // Send wakes who waits for the queue.
 func (d *Driver) Send(vector int) {
 	if vector > 0 {
