@@ -2,7 +2,11 @@
 
 package legacy
 
-import "sync"
+import (
+	"sync"
+
+	"vmctl/monitor/wire"
+)
 
 // Where our own AML finds which slots of the bus have changed: three registers of a bit
 // for each slot, 32 bits wide. What stands in the first two is cleared by writing it.
@@ -42,6 +46,20 @@ func (s *Slots) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events = [SlotsEvents]uint8{}
+}
+
+// Save writes what the guest has not looked at, and Load is the other way.
+func (s *Slots) Save(w *wire.Writer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.Fixed(s.events[:])
+}
+
+// Load reads what Save wrote.
+func (s *Slots) Load(r *wire.Reader) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.Fixed(s.events[:])
 }
 
 // In reads a register.

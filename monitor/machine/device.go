@@ -4,6 +4,7 @@ package machine
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -23,8 +24,17 @@ type device struct {
 	messages *messages
 	slot     int
 	leaving  bool
-	gone     func()      // is called, with Machine.mu, when it is out of the machine
+	gone     func()      // is called, with Machine.mu, when it is out of the machine, of one that can leave
 	told     atomic.Bool // that it is broken, since the guest's last reset
+}
+
+// fixed are the devices that do not come and go; nil: the machine has none.
+type fixed struct{ rng, console, balloon, vsock *device }
+
+// place is where a device of a machine was that was saved.
+type place struct {
+	slot    uint8
+	leaving bool
 }
 
 // nic is a network card and where it is.
@@ -51,38 +61,58 @@ func (m *Machine) SetNIC(n uint8, o net.Options) error {
 
 // addVirtio puts the devices on the bus, always in the same order, so that a guest
 // finds them in the same slots.
-func (m *Machine) addVirtio() error {
-	if _, err := m.plug("rng", rng.New()); err != nil {
+func (m *Machine) addVirtio() (err error) {
+	if m.fixed.rng, err = m.plug("rng", rng.New()); err != nil {
 		return err
 	}
 	if m.spec.Console == spec.Virtio {
 		m.hvc = console.New(m.output.Put, m.output.Room)
-		d, err := m.plug("console", m.hvc)
-		if err != nil {
-			return err
-		}
-		m.hvcPort = d.Transport
-	}
-	for _, d := range m.spec.Disks {
-		if _, err := m.addDisk(d); err != nil {
+		if m.fixed.console, err = m.plug("console", m.hvc); err != nil {
 			return err
 		}
 	}
-	for _, n := range m.spec.NICs {
-		if _, err := m.addNIC(n); err != nil {
+	m.disks, m.nics = make([]*disk, len(m.spec.Disks)), make([]*nic, len(m.spec.NICs))
+	for i, d := range m.spec.Disks {
+		if d.None() {
+			continue
+		}
+		if err := m.addDisk(i, d); err != nil {
+			return err
+		}
+	}
+	for i, n := range m.spec.NICs {
+		if n.None() {
+			continue
+		}
+		if err := m.addNIC(i, n); err != nil {
 			return err
 		}
 	}
 	m.balloon = balloon.New(m.memory)
-	d, err := m.plug("balloon", m.balloon)
-	if err != nil {
+	if m.fixed.balloon, err = m.plug("balloon", m.balloon); err != nil {
 		return err
 	}
-	m.airPort = d.Transport
 	if m.vsock != nil {
-		_, err = m.plug("vsock", m.vsock)
+		m.fixed.vsock, err = m.plug("vsock", m.vsock)
 	}
 	return err
+}
+
+// inOrder are the devices in the order of addVirtio.
+func (m *Machine) inOrder() []*device {
+	list := []*device{m.fixed.rng, m.fixed.console}
+	for _, d := range m.disks {
+		if d != nil {
+			list = append(list, d.port)
+		}
+	}
+	for _, n := range m.nics {
+		if n != nil {
+			list = append(list, n.port)
+		}
+	}
+	list = append(list, m.fixed.balloon, m.fixed.vsock)
+	return slices.DeleteFunc(list, func(d *device) bool { return d == nil })
 }
 
 var (
@@ -130,7 +160,8 @@ func (m *Machine) openNIC(n spec.NIC) (*net.Device, error) {
 	return net.Open(fds[0], fds[1], n.MAC, m.memory, net.Options{Receive: n.Receive, Send: n.Send, Down: n.Down})
 }
 
-// plug puts one device into the lowest free slot. It takes the device over.
+// plug puts one device into the lowest free slot, or where it was when it was saved. It
+// takes the device over.
 func (m *Machine) plug(name string, dev virtio.Device) (*device, error) {
 	d := &device{messages: m.routes.newMessages(dev.Kind().Queues + 1)}
 	t, function, err := virtio.NewTransport(dev, virtio.Env{
@@ -145,7 +176,14 @@ func (m *Machine) plug(name string, dev virtio.Device) (*device, error) {
 		return nil, errors.Join(err, d.messages.close())
 	}
 	d.Transport = t
-	if d.slot, err = m.pci.Add(function); err != nil {
+	if len(m.places) > 0 {
+		d.slot, d.leaving = int(m.places[0].slot), m.places[0].leaving
+		err = m.pci.AddAt(d.slot, function)
+		m.places = m.places[1:]
+	} else {
+		d.slot, err = m.pci.Add(function)
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	m.devices = append(m.devices, d)

@@ -32,11 +32,18 @@ func (m *Machine) AttachDisk(s spec.Disk) (uint8, error) {
 			return 0, ErrTwice
 		}
 	}
-	n, err := m.addDisk(s)
-	if err == nil {
-		m.came(m.disks[n].port)
+	n := free(m.disks)
+	if n == spec.MaxDisks {
+		return 0, ErrFull
 	}
-	return n, err
+	m.disks = room(m.disks, n)
+	if err := m.addDisk(n, s); err != nil {
+		return 0, err
+	}
+	m.spec.Disks = room(m.spec.Disks, n)
+	m.spec.Disks[n] = s
+	m.came(m.disks[n].port)
+	return uint8(n), nil
 }
 
 // AttachNIC puts a network card into a machine that runs, and returns its number.
@@ -49,15 +56,21 @@ func (m *Machine) AttachNIC(s spec.NIC) (uint8, error) {
 			return 0, ErrTwice
 		}
 	}
-	n, err := m.addNIC(s)
-	if err == nil {
-		m.came(m.nics[n].port)
+	n := free(m.nics)
+	if n == spec.MaxNICs {
+		return 0, ErrFull
 	}
-	return n, err
+	m.nics = room(m.nics, n)
+	if err := m.addNIC(n, s); err != nil {
+		return 0, err
+	}
+	m.spec.NICs = room(m.spec.NICs, n)
+	m.spec.NICs[n] = s
+	m.came(m.nics[n].port)
+	return uint8(n), nil
 }
 
 func (m *Machine) came(d *device) {
-	m.varied = true
 	m.slots.Came(d.slot)
 	m.pm.Raise(legacy.EventSlots)
 }
@@ -75,10 +88,7 @@ func (m *Machine) DetachDisk(n uint8) error {
 	if d.merge != nil {
 		return ErrMerging
 	}
-	m.leave(d.port, func() {
-		m.disks[n] = nil
-		m.onGone(false, n)
-	})
+	m.leave(d.port)
 	return nil
 }
 
@@ -89,15 +99,12 @@ func (m *Machine) DetachNIC(n uint8) error {
 	if int(n) >= len(m.nics) || m.nics[n] == nil {
 		return ErrNoNIC
 	}
-	m.leave(m.nics[n].port, func() {
-		m.nics[n] = nil
-		m.onGone(true, n)
-	})
+	m.leave(m.nics[n].port)
 	return nil
 }
 
-func (m *Machine) leave(d *device, gone func()) {
-	d.leaving, d.gone = true, gone
+func (m *Machine) leave(d *device) {
+	d.leaving = true
 	m.slots.Leave(d.slot)
 	m.pm.Raise(legacy.EventSlots)
 }
@@ -117,45 +124,44 @@ func (m *Machine) remove(out func(*device) bool) {
 		}
 		m.pci.Remove(d.slot)
 		_ = d.close() // of files that are read from no more: nothing is lost
-		m.varied = true
 		d.gone()
 		return true
 	})
 }
 
 // addDisk makes a disk of its backends and puts it into the machine.
-func (m *Machine) addDisk(s spec.Disk) (uint8, error) {
-	n := free(m.disks)
-	if n == spec.MaxDisks {
-		return 0, ErrFull
-	}
+func (m *Machine) addDisk(n int, s spec.Disk) error {
 	d, err := m.openDisk(s)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if d.port, err = m.plug("disk"+strconv.Itoa(n), d.dev); err != nil {
-		return 0, err
+		return err
 	}
-	m.disks = put(m.disks, n, d)
-	return uint8(n), nil
+	d.port.gone = func() {
+		m.disks[n], m.spec.Disks[n] = nil, spec.Disk{}
+		m.onGone(false, uint8(n))
+	}
+	m.disks[n] = d
+	return nil
 }
 
 // addNIC makes a network card of its backend and puts it into the machine.
-func (m *Machine) addNIC(s spec.NIC) (uint8, error) {
-	n := free(m.nics)
-	if n == spec.MaxNICs {
-		return 0, ErrFull
-	}
+func (m *Machine) addNIC(n int, s spec.NIC) error {
 	dev, err := m.openNIC(s)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	c := &nic{dev: dev, backend: s.Backend}
 	if c.port, err = m.plug("nic"+strconv.Itoa(n), dev); err != nil {
-		return 0, err
+		return err
 	}
-	m.nics = put(m.nics, n, c)
-	return uint8(n), nil
+	c.port.gone = func() {
+		m.nics[n], m.spec.NICs[n] = nil, spec.NIC{}
+		m.onGone(true, uint8(n))
+	}
+	m.nics[n] = c
+	return nil
 }
 
 // free is the lowest number that nothing of a list has.
@@ -166,11 +172,11 @@ func free[T any](list []*T) int {
 	return len(list)
 }
 
-func put[T any](list []*T, n int, v *T) []*T {
+// room is a list that has a place of that number.
+func room[T any](list []T, n int) []T {
 	if n == len(list) {
-		return append(list, v)
+		list = append(list, *new(T))
 	}
-	list[n] = v
 	return list
 }
 

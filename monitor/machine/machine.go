@@ -33,7 +33,6 @@ import (
 	"vmctl/monitor/pci"
 	"vmctl/monitor/saved"
 	"vmctl/monitor/spec"
-	"vmctl/monitor/virtio"
 	"vmctl/monitor/virtio/balloon"
 	"vmctl/monitor/virtio/console"
 	"vmctl/monitor/virtio/vsock"
@@ -94,16 +93,16 @@ type image interface {
 // Machine is one virtual machine.
 type Machine struct {
 	vm       *abi.VM
-	spec     spec.Spec
+	spec     spec.Spec // its disks and network cards are those that are there: they are guarded by mu
 	onBoot   func(count uint32)
 	onBroken func(device string, err error)
 	onGone   func(nic bool, number uint8)
 
 	mu      sync.Mutex // guards what follows: devices come and go
 	devices []*device
+	fixed   fixed
 	disks   []*disk // by number; nil: detached
 	nics    []*nic  // likewise
-	varied  bool    // they are not those of the spec any more
 
 	memory  *mem.Memory
 	image   image
@@ -114,10 +113,8 @@ type Machine struct {
 	slots   legacy.Slots
 	output  Output
 	hvc     *console.Device // nil: the serial port is the console
-	hvcPort *virtio.Transport
 	balloon *balloon.Device
-	airPort *virtio.Transport // of the balloon
-	vsock   *vsock.Device     // nil: the guest has no CID
+	vsock   *vsock.Device // nil: the guest has no CID
 	uart    *legacy.UART
 	rtc     *legacy.RTC
 	debug   legacy.Debug
@@ -133,6 +130,7 @@ type Machine struct {
 
 	quiet   atomic.Bool   // devices are paused: they take no input
 	saved   *saved.Reader // until it is restored
+	places  []place       // where devices are to be, in turn, likewise
 	ramFile *os.File
 
 	turn   sync.Mutex            // who does something to a machine that stands still: Run between two runs, or Save
@@ -308,7 +306,7 @@ func (m *Machine) Receive(p []byte) int {
 // none.
 func (m *Machine) Resize(cols, rows uint16) {
 	if m.hvc != nil && m.hvc.Resize(cols, rows) {
-		m.hvcPort.Changed()
+		m.fixed.console.Changed()
 	}
 }
 
@@ -316,7 +314,7 @@ func (m *Machine) Resize(cols, rows uint16) {
 // what it was told, and returns the target and what the guest says that it gave.
 func (m *Machine) Balloon(target uint64, keep bool) (uint64, uint64) {
 	if !keep && m.balloon.SetTarget(target) {
-		m.airPort.Changed()
+		m.fixed.balloon.Changed()
 	}
 	return m.balloon.Sizes()
 }

@@ -4,6 +4,7 @@ package machine
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"vmctl/abi"
 	"vmctl/monitor/boot"
 	"vmctl/monitor/legacy"
+	"vmctl/monitor/pci"
 	"vmctl/monitor/saved"
 	"vmctl/monitor/spec"
 	"vmctl/monitor/wire"
@@ -20,10 +22,6 @@ import (
 // ErrNotPaused is a machine to save whose gate is not shut: its guest would go on
 // meanwhile.
 var ErrNotPaused = errors.New("machine is saved only while its VM is paused")
-
-// ErrVaried is a machine to save whose devices are not those that it began with: the one
-// that goes on would have them in other slots.
-var ErrVaried = errors.New("machine is not saved after devices came or went")
 
 // ErrBusy is a machine to save that is being reset, or ends: what would be written is
 // half of one thing and half of the other.
@@ -35,14 +33,10 @@ const msrTSCDeadline = 0x6e0
 
 // Save writes the machine to two empty files, and lets its devices go on. Its VM is
 // paused, with no exit unsettled, and stays so: the processors' threads wait at the
-// gate. errors.Is: ErrNotPaused, ErrBusy, ErrVaried, the errors of package saved, those of
-// the files.
+// gate. errors.Is: ErrNotPaused, ErrBusy, the errors of package saved, those of the files.
 func (m *Machine) Save(f saved.Files) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.varied {
-		return ErrVaried
-	}
 	if m.quiet.Swap(true) {
 		return ErrNotPaused
 	}
@@ -102,14 +96,14 @@ type part struct {
 // parts are those that are not on the bus, and the bus, in the order of their sections;
 // the devices on the bus come behind it.
 func (m *Machine) parts() []part {
-	list := []part{{"serial", m.uart}, {"rtc", m.rtc}, {"debug", &m.debug}, {"reset", &m.resetIO}, {"pm", m.pm}}
+	list := []part{{"serial", m.uart}, {"rtc", m.rtc}, {"debug", &m.debug}, {"reset", &m.resetIO}, {"pm", m.pm}, {"slots", &m.slots}}
 	if m.fwcfg != nil {
 		list = append(list, part{"fwcfg", m.fwcfg})
 	}
 	return append(list, part{"pci", m.pci})
 }
 
-func slotName(i int) string { return "slot" + strconv.Itoa(i) }
+func deviceName(i int) string { return "device" + strconv.Itoa(i) }
 
 // write writes all sections.
 func (m *Machine) write(w *saved.Writer) error {
@@ -120,6 +114,10 @@ func (m *Machine) write(w *saved.Writer) error {
 	w.Section("machine", func(w *wire.Writer) {
 		w.Blob(m.shape())
 		w.U32(m.resets.Load())
+		for _, d := range m.inOrder() {
+			w.U8(uint8(d.slot))
+			w.Bool(d.leaving)
+		}
 	})
 	w.Section("cpuid", func(w *wire.Writer) { w.Blob(cpuids) })
 	for _, c := range m.cpus {
@@ -129,8 +127,8 @@ func (m *Machine) write(w *saved.Writer) error {
 	for _, p := range m.parts() {
 		w.Section(p.name, p.Save)
 	}
-	for i, d := range m.devices {
-		w.Section(slotName(i), func(w *wire.Writer) { err = errors.Join(err, d.Save(w)) })
+	for i, d := range m.inOrder() {
+		w.Section(deviceName(i), func(w *wire.Writer) { err = errors.Join(err, d.Save(w)) })
 	}
 	return err
 }
@@ -139,14 +137,49 @@ func (m *Machine) write(w *saved.Writer) error {
 func (m *Machine) shape() []byte {
 	s := spec.Spec{VCPUs: m.spec.VCPUs, MemoryBytes: m.spec.MemoryBytes, Firmware: m.spec.Firmware, Console: m.spec.Console, CID: m.spec.CID}
 	// Not what a disk is made of, which may have changed and be described in another way:
-	// who restores says what it is.
-	for _, d := range m.spec.Disks {
-		s.Disks = append(s.Disks, spec.Disk{ReadOnly: d.ReadOnly, ID: d.ID})
+	// who restores says what it is. Backends are but there, or not.
+	for i, d := range m.spec.Disks {
+		if !d.None() {
+			s.Disks = append(s.Disks, make([]spec.Disk, i-len(s.Disks))...)
+			s.Disks = append(s.Disks, spec.Disk{Backend: 1, ReadOnly: d.ReadOnly, ID: d.ID})
+		}
 	}
-	for _, n := range m.spec.NICs {
-		s.NICs = append(s.NICs, spec.NIC{MAC: n.MAC})
+	for i, n := range m.spec.NICs {
+		if !n.None() {
+			s.NICs = append(s.NICs, make([]spec.NIC, i-len(s.NICs))...)
+			s.NICs = append(s.NICs, spec.NIC{Backend: 1, MAC: n.MAC})
+		}
 	}
 	return s.Encode(nil)
+}
+
+// readPlaces reads where the devices of the spec were.
+func (m *Machine) readPlaces(r *wire.Reader) {
+	kinds := []bool{false} // of each device, whether it can leave
+	if m.spec.Console == spec.Virtio {
+		kinds = append(kinds, false)
+	}
+	for _, d := range m.spec.Disks {
+		if !d.None() {
+			kinds = append(kinds, true)
+		}
+	}
+	for _, n := range m.spec.NICs {
+		if !n.None() {
+			kinds = append(kinds, true)
+		}
+	}
+	kinds = append(kinds, false)
+	if m.vsock != nil {
+		kinds = append(kinds, false)
+	}
+	for _, leaves := range kinds {
+		p := place{slot: r.U8(), leaving: r.Bool()}
+		if p.leaving && !leaves || p.slot == 0 || p.slot >= pci.Slots || slices.ContainsFunc(m.places, func(o place) bool { return o.slot == p.slot }) {
+			r.Fail(saved.ErrForeign)
+		}
+		m.places = append(m.places, p)
+	}
 }
 
 // cpuids is what all processors say of themselves on this host.
@@ -182,6 +215,7 @@ func (m *Machine) openSaved(f *saved.Files) (err error) {
 	m.saved.Section("machine", func(r *wire.Reader) {
 		saved.Same(r, m.shape())
 		m.resets.Store(r.U32())
+		m.readPlaces(r)
 	})
 	return m.saved.Err()
 }
@@ -217,8 +251,8 @@ func (m *Machine) restore() error {
 	for _, p := range m.parts() {
 		r.Section(p.name, p.Load)
 	}
-	for i, d := range m.devices {
-		r.Section(slotName(i), d.Load)
+	for i, d := range m.inOrder() {
+		r.Section(deviceName(i), d.Load)
 	}
 	if err := r.Close(); err != nil {
 		return err

@@ -10,6 +10,7 @@
 package pci
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -65,17 +66,29 @@ func NewHost() *Host {
 func (h *Host) Add(f *Function) (slot int, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for slot := range h.devices {
-		if h.devices[slot] == nil {
-			if err := h.place(f); err != nil {
-				return 0, err
-			}
-			f.freeze()
-			h.devices[slot] = f
-			return slot, nil
-		}
+	if slot = slices.Index(h.devices[:], nil); slot < 0 {
+		return 0, ErrFull
 	}
-	return 0, ErrFull
+	return slot, h.put(slot, f)
+}
+
+// AddAt puts it into a slot. errors.Is: ErrFull when there is no such or it is not free.
+func (h *Host) AddAt(slot int, f *Function) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slot < 0 || slot >= Slots || h.devices[slot] != nil {
+		return ErrFull
+	}
+	return h.put(slot, f)
+}
+
+func (h *Host) put(slot int, f *Function) error {
+	if err := h.place(f); err != nil {
+		return err
+	}
+	f.freeze()
+	h.devices[slot] = f
+	return nil
 }
 
 // Remove takes what is in a slot out of it. When it returns nobody is at its BARs any more.

@@ -45,7 +45,7 @@ import (
 
 // Version is the format's. A reader takes its own and no other: processors are saved
 // as the host's KVM has them, and a save is not for keeping.
-const Version = 2
+const Version = 3
 
 const (
 	stateMagic  = "vmctlsav"

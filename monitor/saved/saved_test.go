@@ -140,7 +140,7 @@ func TestWhatIsNoSave(t *testing.T) {
 		{"cut body", ram, func(f, _ saved.Files) func() error { return func() error { return f.State.Truncate(80) } }, saved.ErrTruncated},
 		{"longer state", ram, func(f, _ saved.Files) func() error { return edit(f.State, 1000, 1) }, saved.ErrAltered},
 		{"other file", ram, func(f, _ saved.Files) func() error { return edit(f.State, 0, 'V') }, saved.ErrNotSave},
-		{"newer version", ram, func(f, _ saved.Files) func() error { return edit(f.State, 8, 3) }, saved.ErrVersion},
+		{"newer version", ram, func(f, _ saved.Files) func() error { return edit(f.State, 8, saved.Version+1) }, saved.ErrVersion},
 		{"reserved", ram, func(f, _ saved.Files) func() error { return edit(f.State, 12, 1) }, saved.ErrAltered},
 		{"huge length", ram, func(f, _ saved.Files) func() error { return edit(f.State, 23, 0x7f) }, saved.ErrAltered},
 		{"altered sum", ram, func(f, _ saved.Files) func() error { return edit(f.State, 24, 0, 1, 2) }, saved.ErrAltered},

@@ -80,7 +80,7 @@ type Spec struct {
 	Cmdline     string // of the kernel, MaxCmdline bytes at most
 	OnReset     Policy
 	Console     Console
-	Disks       []Disk // in the order of their slots
+	Disks       []Disk // by number, in the order of their slots; see Disk.None
 	NICs        []NIC  // likewise, behind the disks
 	CID         uint32 // address of its sockets, unique on the host; 0: it has none
 }
@@ -111,6 +111,12 @@ type Disk struct {
 	// writing. The files behind have RoleBase in the last of the disk's backends.
 	Own   []uint32
 	Limit rate.Limit
+}
+
+// None reports whether there is no disk of that number: nothing of it is said. Of a
+// machine that is restored it was detached.
+func (d *Disk) None() bool {
+	return d.Backend == 0 && !d.ReadOnly && d.ID == "" && d.Format == Raw && len(d.Backing) == 0 && len(d.Own) == 0 && d.Limit == rate.Limit{}
 }
 
 func (d *Disk) validate() error {
@@ -188,12 +194,18 @@ func (s *Spec) Validate() error {
 	}
 	backends := make([]uint32, 0, MaxDisks+MaxNICs)
 	for _, d := range s.Disks {
+		if d.None() {
+			continue
+		}
 		if err := d.validate(); err != nil {
 			return err
 		}
 		backends = append(append(backends, d.Backend), d.Own...)
 	}
 	for _, n := range s.NICs {
+		if n.None() {
+			continue
+		}
 		if err := n.validate(); err != nil {
 			return err
 		}
@@ -201,6 +213,9 @@ func (s *Spec) Validate() error {
 	}
 	return checkBackends(backends)
 }
+
+// None reports whether there is no network card of that number; see Disk.None.
+func (n *NIC) None() bool { return *n == NIC{} }
 
 func (n *NIC) validate() error {
 	switch {

@@ -165,7 +165,7 @@ func (m *monitor) save(fds []int) *ctl.Error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, machine.ErrNotPaused), errors.Is(err, machine.ErrVaried):
+	case errors.Is(err, machine.ErrNotPaused):
 		return &ctl.Error{Code: ctl.StateConflict, Text: err.Error()}
 	}
 	return &ctl.Error{Code: ctl.SaveFailed, Text: err.Error()}

@@ -7,6 +7,7 @@ package vmtest_test
 import (
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"vmctl/abi"
@@ -20,10 +21,11 @@ import (
 // asked to let go of is gone after a reset, too.
 func TestHotPlug(t *testing.T) {
 	first, _ := newDisk(t, diskSize)
-	v, s := boot(t, vmtest.Config{
+	machine := vmtest.Config{
 		Initrd: withDrivers, Cmdline: "console=hvc0 panic=-1 quiet", Console: spec.Virtio,
 		Disks: []vmtest.Disk{{Path: first, ID: "first"}},
-	})
+	}
+	v, s := boot(t, machine)
 	client, ctx := v.Client, v.Context()
 	until := func(what, command string) {
 		t.Helper()
@@ -68,7 +70,9 @@ func TestHotPlug(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := v.AttachNIC(vmtest.NIC{Tap: newTap(t), Vhost: vhost, MAC: guestMAC})
+	tap := newTap(t)
+	keepTap(t, tap)
+	c := v.AttachNIC(vmtest.NIC{Tap: tap, Vhost: vhost, MAC: guestMAC})
 	if n, err := client.AttachNIC(ctx, c); err != nil || n != 0 {
 		t.Fatalf("the card is number %d: %v", n, err)
 	}
@@ -76,8 +80,56 @@ func TestHotPlug(t *testing.T) {
 	if got := s.Run("ip link set eth0 up; ip addr add " + guestAddr + "/24 dev eth0; ping -c 3 -W 20 " + hostAddr + " | grep -c 'bytes from'"); got != "3" {
 		t.Errorf("%s of 3 pings came back", got)
 	}
-	if err := client.Save(ctx, 1, 2); !errors.Is(err, &ctl.Error{Code: ctl.StateConflict}) {
-		t.Errorf("saved with other devices: %v", err)
+
+	// What goes on from a save has the devices that came, with their numbers, in their slots.
+	third, _ := newDisk(t, diskSize)
+	if n, err := client.AttachDisk(ctx, v.AttachDisk(vmtest.Disk{Path: third, ID: "third"})); err != nil || n != 1 {
+		t.Fatalf("the disk is number %d: %v", n, err)
+	}
+	until("the guest has the disk", "[ -b /dev/vdb ]")
+	const where = "ls -l /sys/bus/pci/devices | sed 's/.*> //'; ls -l /sys/class/block/vdb /sys/class/net/eth0 | sed 's/.*> //'"
+	s.Run("dd if=/tmp/p of=/dev/vdb bs=64k oflag=direct 2>/dev/null")
+	if err := client.Detach(ctx, ctl.Detach{Number: 0}); err != nil {
+		t.Fatal(err)
+	}
+	if e := vmtest.Event[*ctl.Detached](v); *e != (ctl.Detached{Number: 0}) {
+		t.Fatalf("%+v was detached", e)
+	}
+	slots := s.Run(where)
+	files := saveTo(t, v)
+	if err := v.VM.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	v.Wait()
+	if vhost, err = os.OpenFile("/dev/vhost-net", os.O_RDWR, 0); err != nil {
+		t.Fatal(err)
+	}
+	other, _ := newDisk(t, diskSize)
+	wrong := machine
+	wrong.Disks = []vmtest.Disk{{Path: other, ID: "third"}}
+	wrong.Saved = &files
+	if err := vmtest.Start(t).Configure(wrong); !errors.Is(err, &ctl.Error{Code: ctl.SaveInvalid}) {
+		t.Errorf("restored with other devices: %v", err)
+	}
+	machine.Disks = []vmtest.Disk{{None: true}, {Path: third, ID: "third"}}
+	machine.NICs = []vmtest.NIC{{Tap: openTap(t), Vhost: vhost, MAC: guestMAC}}
+	v, s = restore(t, machine, files)
+	client, ctx = v.Client, v.Context()
+	if got := s.Run(where); got != slots || !strings.Contains(got, "vdb") {
+		t.Errorf("before the save:\n%s\nand after:\n%s", slots, got)
+	}
+	if got := s.Run("dd if=/dev/vdb bs=1M count=1 iflag=direct 2>/dev/null | md5sum | cut -c1-32; ping -c 3 -W 20 " + hostAddr + " | grep -c 'bytes from'"); got != sum+"\n3" {
+		t.Errorf("after the save: %q", got)
+	}
+	if n, err := client.AttachDisk(ctx, v.AttachDisk(vmtest.Disk{Path: first, ID: "first"})); err != nil || n != 0 {
+		t.Fatalf("the disk is number %d: %v", n, err)
+	}
+	until("the guest has the disk", "[ -b /dev/vda ]")
+	if err := client.Detach(ctx, ctl.Detach{Number: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if e := vmtest.Event[*ctl.Detached](v); *e != (ctl.Detached{Number: 1}) {
+		t.Fatalf("%+v was detached", e)
 	}
 
 	// It does not listen: the reset takes what it was asked for.

@@ -191,6 +191,7 @@ type NIC struct {
 // Disk is a file that the VM has as a disk; without a path, one that was never
 // attached.
 type Disk struct {
+	None     bool // there is none of its number
 	Path     string
 	ReadOnly bool
 	ID       string
@@ -283,6 +284,9 @@ func (v *VMX) Configure(c Config) error {
 // AttachDisk gives the VM a disk.
 func (v *VMX) AttachDisk(d Disk) spec.Disk {
 	v.t.Helper()
+	if d.None {
+		return spec.Disk{}
+	}
 	if d.Path == "" {
 		return spec.Disk{Backend: 1 << 31}
 	}
