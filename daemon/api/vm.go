@@ -43,16 +43,17 @@ type VM struct {
 
 // VMSpec is what an operator decides about a VM.
 type VMSpec struct {
-	VCPUs       int         `json:"vcpus" required:"false" minimum:"1" maximum:"64" default:"1" doc:"Number of virtual CPUs"`
-	MemoryBytes int64       `json:"memoryBytes" required:"false" minimum:"16777216" maximum:"1099511627776" multipleOf:"4096" default:"536870912" doc:"Guest memory"`
-	Boot        BootSpec    `json:"boot" required:"false" doc:"What it boots; without a kernel its firmware looks for a system on its disks"`
-	Disks       []DiskSpec  `json:"disks,omitempty" maxItems:"16" doc:"In the order in which the guest finds them"`
-	NICs        []NICSpec   `json:"nics,omitempty" maxItems:"8" doc:"Network cards, in the order in which the guest finds them"`
-	Vsock       *VsockSpec  `json:"vsock,omitempty" doc:"Sockets between the guest and programs on the host; without it the guest has none"`
-	Console     ConsoleKind `json:"console" required:"false" enum:"serial,virtio" default:"serial" doc:"The device that the VM's console is: ttyS0, or hvc0 once the guest has its driver"`
-	OnReset     ResetPolicy `json:"onReset" required:"false" enum:"restart,stop" default:"restart" doc:"What a reset by the guest does"`
-	OnPoweroff  EndPolicy   `json:"onPoweroff" required:"false" enum:"stop,restart" default:"stop" doc:"What becomes of the VM when the guest powers off"`
-	OnCrash     EndPolicy   `json:"onCrash" required:"false" enum:"stop,restart" default:"stop" doc:"What becomes of it after a panic, a triple fault, or the end of its monitor; restarts are further and further apart"`
+	VCPUs        int         `json:"vcpus" required:"false" minimum:"1" maximum:"64" default:"1" doc:"Number of virtual CPUs"`
+	MemoryBytes  int64       `json:"memoryBytes" required:"false" minimum:"16777216" maximum:"1099511627776" multipleOf:"4096" default:"536870912" doc:"Guest memory"`
+	BalloonBytes int64       `json:"balloonBytes,omitempty" minimum:"0" maximum:"1099494850560" multipleOf:"4096" doc:"How much of its memory the guest is to give back to the host, as far as it can do without it; 16 MiB stay with it at least. getBalloon tells how much it has given"`
+	Boot         BootSpec    `json:"boot" required:"false" doc:"What it boots; without a kernel its firmware looks for a system on its disks"`
+	Disks        []DiskSpec  `json:"disks,omitempty" maxItems:"16" doc:"In the order in which the guest finds them"`
+	NICs         []NICSpec   `json:"nics,omitempty" maxItems:"8" doc:"Network cards, in the order in which the guest finds them"`
+	Vsock        *VsockSpec  `json:"vsock,omitempty" doc:"Sockets between the guest and programs on the host; without it the guest has none"`
+	Console      ConsoleKind `json:"console" required:"false" enum:"serial,virtio" default:"serial" doc:"The device that the VM's console is: ttyS0, or hvc0 once the guest has its driver"`
+	OnReset      ResetPolicy `json:"onReset" required:"false" enum:"restart,stop" default:"restart" doc:"What a reset by the guest does"`
+	OnPoweroff   EndPolicy   `json:"onPoweroff" required:"false" enum:"stop,restart" default:"stop" doc:"What becomes of the VM when the guest powers off"`
+	OnCrash      EndPolicy   `json:"onCrash" required:"false" enum:"stop,restart" default:"stop" doc:"What becomes of it after a panic, a triple fault, or the end of its monitor; restarts are further and further apart"`
 }
 
 // BootSpec is what a VM boots: a kernel, or what the host's firmware finds on the VM's
@@ -250,10 +251,33 @@ type VMCreate struct {
 }
 
 // VMChange is the body of PATCH /v1/vms/{id}: what is to be different, as RFC 7396 has it.
-// While the VM is up or saved no more can be than onPoweroff, onCrash, limits and links.
+// While the VM is up or saved no more can be than balloonBytes, onPoweroff, onCrash, limits
+// and links.
 type VMChange struct {
 	Name string         `json:"name,omitempty" pattern:"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$" patternDescription:"lower-case letters, digits and inner hyphens, beginning with a letter, at most 63" minLength:"1" maxLength:"63" doc:"Of a VM that is off"`
 	Spec map[string]any `json:"spec,omitempty" doc:"Fields of VMSpec: each takes the place of the one before, null brings back what it is when it is left out, and a list is given whole"`
+}
+
+// BalloonTarget is the body of POST /v1/vms/{id}:setBalloon.
+type BalloonTarget struct {
+	BalloonBytes int64 `json:"balloonBytes" minimum:"0" maximum:"1099494850560" multipleOf:"4096" doc:"As in the VM's spec; 0: the guest may have all its memory"`
+}
+
+// Balloon is what a guest that is up has given back of its memory. But for the target it
+// is the guest's word.
+type Balloon struct {
+	TargetBytes int64        `json:"targetBytes" minimum:"0" doc:"What it is to give back"`
+	ActualBytes int64        `json:"actualBytes" minimum:"0" doc:"What it has given; that comes later than the target"`
+	Memory      *GuestMemory `json:"memory,omitempty" doc:"What it told last; missing as long as it told nothing. It is asked for newer figures with each request"`
+}
+
+// GuestMemory is how a guest says that it uses its memory. What it does not tell is 0.
+type GuestMemory struct {
+	TotalBytes     int64 `json:"totalBytes" minimum:"0"`
+	FreeBytes      int64 `json:"freeBytes" minimum:"0" doc:"Not used for anything"`
+	AvailableBytes int64 `json:"availableBytes" minimum:"0" doc:"What it could use without swapping"`
+	CachesBytes    int64 `json:"cachesBytes" minimum:"0" doc:"What it could do without, of files"`
+	MajorFaults    int64 `json:"majorFaults" minimum:"0" doc:"How often it had to read a page from a disk since its boot"`
 }
 
 // VMList is one page of VMs, by name.

@@ -91,6 +91,33 @@ func (c *Client) ChangeVM(ctx context.Context, vm string, generation int64, chan
 	return out, nil
 }
 
+// SetBalloon says how much of its memory a VM's guest is to give back, in bytes.
+// ErrStateConflict: something else is being done with it.
+func (c *Client) SetBalloon(ctx context.Context, vm string, bytes int64) (*api.VM, error) {
+	path, err := vmPath(vm, ":setBalloon")
+	if err != nil {
+		return nil, err
+	}
+	out := new(api.VM)
+	if err := c.do(ctx, call{method: http.MethodPost, path: path, body: api.BalloonTarget{BalloonBytes: bytes}}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Balloon returns what the guest of a VM has given back. ErrStateConflict: none is up.
+func (c *Client) Balloon(ctx context.Context, vm string) (*api.Balloon, error) {
+	path, err := vmPath(vm, "/balloon")
+	if err != nil {
+		return nil, err
+	}
+	out := new(api.Balloon)
+	if err := c.do(ctx, call{method: http.MethodGet, path: path}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DeleteVM asks for the end of a VM that is off; ErrStateConflict otherwise.
 func (c *Client) DeleteVM(ctx context.Context, vm string) (*api.Task, error) {
 	return c.change(ctx, http.MethodDelete, vm, "")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"strings"
@@ -190,6 +191,29 @@ func (m *Monitor) SetDisk(ctx context.Context, index int, d api.DiskSpec) error 
 func (m *Monitor) SetNIC(ctx context.Context, index int, n api.NICSpec) error {
 	return m.told(m.client.SetNIC(ctx, ctl.SetNIC{NIC: uint8(index), Receive: limit(n.ReceiveLimit), Send: limit(n.SendLimit), Down: n.LinkDown}))
 }
+
+// SetBalloon says how much memory the guest is to give back.
+func (m *Monitor) SetBalloon(ctx context.Context, bytes int64) error {
+	_, err := m.client.Balloon(ctx, uint64(bytes))
+	return m.told(err)
+}
+
+// Balloon says how much it has given.
+func (m *Monitor) Balloon(ctx context.Context) (api.Balloon, error) {
+	r, err := m.client.Balloon(ctx, ctl.KeepTarget)
+	if err != nil {
+		return api.Balloon{}, m.told(err)
+	}
+	b := api.Balloon{TargetBytes: count(r.Target), ActualBytes: count(r.Actual)}
+	if g := r.Memory; g != (ctl.GuestMemory{}) {
+		b.Memory = &api.GuestMemory{TotalBytes: count(g.Total), FreeBytes: count(g.Free), AvailableBytes: count(g.Available),
+			CachesBytes: count(g.Caches), MajorFaults: count(g.MajorFaults)}
+	}
+	return b, nil
+}
+
+// count bounds a number of a guest's.
+func count(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
 // Start lets the guest run.
 func (m *Monitor) Start(ctx context.Context) error { return m.told(m.client.Start(ctx)) }

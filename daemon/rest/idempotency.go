@@ -101,12 +101,15 @@ func (s *Server) keep(w *recorder, r *http.Request, claim *task.Claim) {
 
 // replay answers as the first time, if the caller may still ask for it.
 func (s *Server) replay(w http.ResponseWriter, r *http.Request, status int, body []byte) {
-	creates := r.URL.Path == "/v1/vms"
+	creates, changes := r.URL.Path == "/v1/vms", strings.HasSuffix(r.URL.Path, ":setBalloon")
 	action := auth.ActionPower
-	if creates {
+	switch {
+	case creates:
 		action = auth.ActionCreate
+	case changes:
+		action = auth.ActionChange
 	}
-	vm, err := answeredVM(body, creates)
+	vm, err := answeredVM(body, creates || changes)
 	scope := vm.ID
 	switch {
 	case status != 0: // it was refused: there is nothing to learn
@@ -131,6 +134,9 @@ func (s *Server) replay(w http.ResponseWriter, r *http.Request, status int, body
 		status = http.StatusCreated
 		w.Header().Set("ETag", etag(vm))
 		w.Header().Set("Location", "/v1/vms/"+vm.ID)
+	case changes:
+		status = http.StatusOK
+		w.Header().Set("ETag", etag(vm))
 	default:
 		status = http.StatusAccepted
 	}
@@ -155,10 +161,10 @@ func (s *Server) renamed(r *http.Request, body []byte) []byte {
 	return again
 }
 
-// answeredVM is the VM that a kept answer is about; none for a refusal.
-func answeredVM(body []byte, creates bool) (api.VM, error) {
+// answeredVM is the VM that a kept answer is, or that its task is about; none for a refusal.
+func answeredVM(body []byte, is bool) (api.VM, error) {
 	var vm api.VM
-	if creates {
+	if is {
 		return vm, json.Unmarshal(body, &vm)
 	}
 	var accepted api.TaskAccepted

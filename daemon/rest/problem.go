@@ -157,7 +157,7 @@ func codeOfLocation(items []*huma.ErrorDetail) api.Code {
 			return api.CodeNameInvalid
 		case "body.spec.vcpus":
 			return api.CodeVCPUsInvalid
-		case "body.spec.memoryBytes":
+		case "body.spec.memoryBytes", "body.spec.balloonBytes", "body.balloonBytes":
 			return api.CodeMemoryInvalid
 		case "body.spec.boot.cmdline":
 			return api.CodeCmdlineTooLong

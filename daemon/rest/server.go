@@ -47,6 +47,9 @@ type Machines interface {
 	Ask(ctx context.Context, id string, verb api.Verb, generation int64) (api.Task, error)
 	// Change gives a VM another name and spec, if it has that generation.
 	Change(ctx context.Context, id string, generation int64, name string, spec api.VMSpec) (api.VM, error)
+	// SetBalloon is Change of nothing but the balloon, and Balloon says what became of it.
+	SetBalloon(ctx context.Context, id string, bytes int64) (api.VM, error)
+	Balloon(id string) (api.Balloon, error)
 	// AskDisk queues a verb for one of its disks.
 	AskDisk(ctx context.Context, id string, verb api.Verb, disk int) (api.Task, error)
 	ConsoleToken(ctx context.Context, id string, mode api.ConsoleMode) (api.ConsoleToken, error)

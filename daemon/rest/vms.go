@@ -61,6 +61,14 @@ type changeVMInput struct {
 	Body    api.VMChange `contentType:"application/merge-patch+json"`
 }
 
+type setBalloonInput struct {
+	VMPath
+	PostHeaders
+	Body api.BalloonTarget
+}
+
+type balloonOutput struct{ Body api.Balloon }
+
 type diskInput struct {
 	VMPath
 	Disk int `path:"disk" minimum:"0" maximum:"15" doc:"The disk's place in the VM's spec, from 0 on"`
@@ -94,7 +102,9 @@ func (s *Server) registerVMs() {
 	handle(s, s.op("createVM", http.MethodPost, "/v1/vms", "Create a VM; it is off", http.StatusCreated), s.createVM)
 	handle(s, s.op("getVM", http.MethodGet, "/v1/vms/{id}", "One VM"), s.getVM)
 	handle(s, s.op("getSeed", http.MethodGet, "/v1/vms/{id}/seed", "What is in a VM's seed: for admins, since it may hold secrets"), s.getSeed)
-	handle(s, s.op("changeVM", http.MethodPatch, "/v1/vms/{id}", "Change a VM's name or spec; of a VM that is up or saved, limits and links of its devices and what follows its end"), s.changeVM)
+	handle(s, s.op("changeVM", http.MethodPatch, "/v1/vms/{id}", "Change a VM's name or spec; of a VM that is up or saved, limits and links of its devices, its balloon and what follows its end"), s.changeVM)
+	handle(s, s.op("setBalloon", http.MethodPost, "/v1/vms/{id}:setBalloon", "Say how much of its memory the guest is to give back to the host: changeVM of nothing else, and of any generation"), s.setBalloon)
+	handle(s, s.op("getBalloon", http.MethodGet, "/v1/vms/{id}/balloon", "How much of its memory the guest of a VM that is up has given back, and how it says that it uses the rest"), s.getBalloon)
 	handle(s, s.op("deleteVM", http.MethodDelete, "/v1/vms/{id}", "Delete a VM that is off", http.StatusAccepted), s.deleteVM)
 	handle(s, s.op("powerOn", http.MethodPost, "/v1/vms/{id}:powerOn", "Start a VM", http.StatusAccepted), s.power(api.VerbPowerOn))
 	handle(s, s.op("powerOff", http.MethodPost, "/v1/vms/{id}:powerOff", "Stop a VM now; neither guest nor monitor can refuse", http.StatusAccepted), s.power(api.VerbPowerOff))
@@ -205,6 +215,29 @@ func (s *Server) changeVM(ctx context.Context, in *changeVMInput) (*vmOutput, er
 		return nil, err
 	}
 	return &vmOutput{ETag: etag(vm), Body: vm}, nil
+}
+
+func (s *Server) setBalloon(ctx context.Context, in *setBalloonInput) (*vmOutput, error) {
+	vm, err := s.find(ctx, in.ID, auth.ActionChange)
+	if err != nil {
+		return nil, err
+	}
+	if vm, err = s.Machines.SetBalloon(ctx, vm.ID, in.Body.BalloonBytes); err != nil {
+		return nil, err
+	}
+	return &vmOutput{ETag: etag(vm), Body: vm}, nil
+}
+
+func (s *Server) getBalloon(ctx context.Context, in *VMPath) (*balloonOutput, error) {
+	vm, err := s.find(ctx, in.ID, auth.ActionView)
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.Machines.Balloon(vm.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &balloonOutput{Body: b}, nil
 }
 
 func (s *Server) deleteVM(ctx context.Context, in *deleteVMInput) (*taskAcceptedOutput, error) {

@@ -28,20 +28,24 @@ func (inv *Inventory) Change(ctx context.Context, id string, generation int64, n
 	if err := checkSpec(spec); err != nil {
 		return api.VM{}, err
 	}
-	type answer struct {
-		vm  api.VM
-		err error
+	return await(m, func(reply func(api.VM, error)) { m.change(ctx, generation, name, spec, reply) })
+}
+
+// SetBalloon is Change of nothing but the balloon, of whatever generation.
+func (inv *Inventory) SetBalloon(ctx context.Context, id string, bytes int64) (api.VM, error) {
+	m := inv.machine(id)
+	if m == nil {
+		return api.VM{}, &api.Error{Code: api.CodeNotFound, Detail: "no such VM"}
 	}
-	ch := make(chan answer, 1)
-	if !m.post(func() { m.change(ctx, generation, name, spec, func(vm api.VM, err error) { ch <- answer{vm, err} }) }) {
-		return api.VM{}, errGone(m)
-	}
-	select {
-	case a := <-ch:
-		return a.vm, a.err
-	case <-m.done:
-		return api.VM{}, errGone(m)
-	}
+	return await(m, func(reply func(api.VM, error)) {
+		vm := m.rec.VM
+		vm.Spec.BalloonBytes = bytes
+		if err := checkBalloon(vm.Spec, "body."); err != nil {
+			reply(api.VM{}, err)
+			return
+		}
+		m.change(ctx, vm.Generation, vm.Name, vm.Spec, reply)
+	})
 }
 
 // change takes a change in. reply is called once, in the loop.
@@ -100,7 +104,7 @@ func (m *machine) mayChange(generation int64, name string, spec api.VMSpec) erro
 			if vm.Status.Saved != nil {
 				state = "saved"
 			}
-			return conflict("%s cannot change while the VM is %s: only onPoweroff, onCrash, limits and links can", field, state)
+			return conflict("%s cannot change while the VM is %s: only balloonBytes, onPoweroff, onCrash, limits and links can", field, state)
 		}
 		if m.up() && (m.mon == nil || m.deaf) {
 			return &api.Error{Code: api.CodeMonitorFailed, Detail: "no connection to the monitor"}
@@ -128,7 +132,7 @@ func firmField(a, b api.VMSpec) string {
 
 // firm is a spec without what can change under a guest.
 func firm(s api.VMSpec) api.VMSpec {
-	s.OnPoweroff, s.OnCrash = "", ""
+	s.BalloonBytes, s.OnPoweroff, s.OnCrash = 0, "", ""
 	s.Disks, s.NICs = slices.Clone(s.Disks), slices.Clone(s.NICs)
 	for i := range s.Disks {
 		s.Disks[i].Limit = nil
@@ -163,6 +167,9 @@ func keepSnapshots(old, disks []api.DiskSpec) {
 // adjust makes the devices of a guest that runs as a spec has them. Those that are so
 // notice nothing.
 func adjust(ctx context.Context, mon Monitor, spec api.VMSpec) error {
+	if err := mon.SetBalloon(ctx, spec.BalloonBytes); err != nil {
+		return err
+	}
 	for i, d := range spec.Disks {
 		if err := mon.SetDisk(ctx, i, d); err != nil {
 			return err

@@ -408,20 +408,7 @@ func (inv *Inventory) ConsoleToken(ctx context.Context, id string, mode api.Cons
 	if m == nil {
 		return api.ConsoleToken{}, &api.Error{Code: api.CodeNotFound, Detail: "no such VM"}
 	}
-	type answer struct {
-		token api.ConsoleToken
-		err   error
-	}
-	ch := make(chan answer, 1)
-	if !m.post(func() { m.consoleToken(ctx, mode, func(t api.ConsoleToken, err error) { ch <- answer{t, err} }) }) {
-		return api.ConsoleToken{}, errGone(m)
-	}
-	select {
-	case a := <-ch:
-		return a.token, a.err
-	case <-m.done:
-		return api.ConsoleToken{}, errGone(m)
-	}
+	return await(m, func(reply func(api.ConsoleToken, error)) { m.consoleToken(ctx, mode, reply) })
 }
 
 // EndSession closes the consoles of a login session that has ended.

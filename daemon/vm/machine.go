@@ -251,6 +251,24 @@ func call[T any](m *machine, fn func() (T, error)) (T, error) {
 	}
 }
 
+// await runs fn in the loop and returns what reply is called with, once, in the loop too.
+func await[T any](m *machine, fn func(reply func(T, error))) (v T, err error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	ch := make(chan answer, 1)
+	if !m.post(func() { fn(func(v T, err error) { ch <- answer{v, err} }) }) {
+		return v, errGone(m)
+	}
+	select {
+	case a := <-ch:
+		return a.v, a.err
+	case <-m.done:
+		return v, errGone(m)
+	}
+}
+
 // errGone is the error of asking a machine that has ended. m.deleted is read
 // after done was closed.
 func errGone(m *machine) error {

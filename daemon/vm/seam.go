@@ -217,6 +217,10 @@ type Monitor interface {
 	// the link that it is to have now.
 	SetDisk(ctx context.Context, index int, d api.DiskSpec) error
 	SetNIC(ctx context.Context, index int, n api.NICSpec) error
+	// SetBalloon says how much memory the guest is to give back, in bytes.
+	SetBalloon(ctx context.Context, bytes int64) error
+	// Balloon says how much it has given.
+	Balloon(ctx context.Context) (api.Balloon, error)
 	// PowerButton presses the guest's power button.
 	PowerButton(ctx context.Context) error
 	// Shutdown ends the monitor.

@@ -48,6 +48,9 @@ func checkSpec(s api.VMSpec) error {
 	case len(s.Disks) > api.MaxDisks:
 		return bad(api.CodeDiskInvalid, "disks", "more than %d", api.MaxDisks)
 	}
+	if err := checkBalloon(s, "body.spec."); err != nil {
+		return err
+	}
 	for i, d := range s.Disks {
 		field := fmt.Sprintf("disks[%d]", i)
 		switch {
@@ -85,6 +88,20 @@ func checkSpec(s api.VMSpec) error {
 		}
 	}
 	return nil
+}
+
+// checkBalloon looks at the balloon; prefix is where its field is.
+func checkBalloon(s api.VMSpec, prefix string) error {
+	var detail string
+	switch most := s.MemoryBytes - api.MinMemory; {
+	case s.BalloonBytes < 0 || s.BalloonBytes > most:
+		detail = fmt.Sprintf("not from 0 to %d: %d bytes stay with the guest", most, api.MinMemory)
+	case s.BalloonBytes%api.MemoryUnit != 0:
+		detail = fmt.Sprintf("not a multiple of %d", api.MemoryUnit)
+	default:
+		return nil
+	}
+	return &api.Error{Code: api.CodeMemoryInvalid, Field: prefix + "balloonBytes", Detail: detail}
 }
 
 // checkOwn sees that a disk with snapshots stays what and where it is, and that nothing

@@ -146,6 +146,9 @@ func (inv *Inventory) configureRun(ctx context.Context, mon Monitor, h Handle, r
 	}
 	err = mon.Configure(ctx, spec, backends, run, files)
 	run.Close()
+	if err == nil { // a save has the target of its time
+		err = mon.SetBalloon(ctx, spec.BalloonBytes)
+	}
 	if err != nil {
 		return false, coded(api.CodeMonitorFailed, "configure", err)
 	}

@@ -49,6 +49,7 @@ const (
 	Unsaved   = "unsaved\n"   // runs, and cannot be saved
 	Unlimited = "unlimited\n" // runs, and refuses to limit its disks
 	Lingers   = "lingers\n"   // runs, and is at a save, without a word, until the gate is opened
+	Forgets   = "forgets\n"   // runs, and has no balloon any more when another daemon connects
 	Calls     = "calls\n"     // runs, and connects to CallsPort of the host's again and again
 
 	// They run, and of the daemons that connect the first finds that the monitor does
@@ -85,6 +86,7 @@ type stub struct {
 	vm        runVM     // [mu]
 	resets    uint32    // [mu]
 	disks     []*disk   // [mu]
+	balloon   uint64    // [mu] its target, which the guest has reached
 	daemons   int       // [mu] that connected so far
 }
 
@@ -125,6 +127,9 @@ func (s *stub) accept(listener int) {
 		}
 		s.conn = c
 		s.daemons++
+		if s.behaviour == Forgets {
+			s.balloon = 0
+		}
 		s.mu.Unlock()
 		go s.serve(c)
 	}
@@ -217,6 +222,11 @@ func (s *stub) do(m ctl.Message, fds []int) (ctl.Message, *ctl.Error) {
 		fmt.Fprintf(os.Stderr, "stub: disk %d has %+v\n", r.Disk, r.Limit)
 	case *ctl.SetNIC:
 		fmt.Fprintf(os.Stderr, "stub: nic %d has %+v\n", r.NIC, *r)
+	case *ctl.Balloon:
+		if r.Target != ctl.KeepTarget {
+			s.balloon = r.Target
+		}
+		return &ctl.BalloonReply{Target: s.balloon, Actual: s.balloon, Memory: ctl.GuestMemory{Total: 1 << 26, Free: 1<<26 - s.balloon, MajorFaults: 1 << 63}}, nil
 	case *ctl.ConsoleGrant:
 		s.consoles.grant(*r)
 	case *ctl.ConsoleClose:

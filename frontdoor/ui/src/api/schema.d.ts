@@ -143,8 +143,25 @@ export interface paths {
         delete: operations["deleteVM"];
         options?: never;
         head?: never;
-        /** Change a VM's name or spec; of a VM that is up or saved, limits and links of its devices and what follows its end */
+        /** Change a VM's name or spec; of a VM that is up or saved, limits and links of its devices, its balloon and what follows its end */
         patch: operations["changeVM"];
+        trace?: never;
+    };
+    "/v1/vms/{id}/balloon": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How much of its memory the guest of a VM that is up has given back, and how it says that it uses the rest */
+        get: operations["getBalloon"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/v1/vms/{id}/disks/{disk}:merge": {
@@ -317,6 +334,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/vms/{id}:setBalloon": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Say how much of its memory the guest is to give back to the host: changeVM of nothing else, and of any generation */
+        post: operations["setBalloon"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/vms/{id}:shutdown": {
         parameters: {
             query?: never;
@@ -365,6 +399,27 @@ export interface components {
             own?: boolean;
             /** @description In the folder of disks */
             path: string;
+        };
+        Balloon: {
+            /**
+             * Format: int64
+             * @description What it has given; that comes later than the target
+             */
+            actualBytes: number;
+            /** @description What it told last; missing as long as it told nothing. It is asked for newer figures with each request */
+            memory?: components["schemas"]["GuestMemory"];
+            /**
+             * Format: int64
+             * @description What it is to give back
+             */
+            targetBytes: number;
+        };
+        BalloonTarget: {
+            /**
+             * Format: int64
+             * @description As in the VM's spec; 0: the guest may have all its memory
+             */
+            balloonBytes: number;
         };
         BootSpec: {
             /** @description Command line, of a kernel */
@@ -438,6 +493,30 @@ export interface components {
             /** Format: date-time */
             time: string;
             vm?: components["schemas"]["VMRef"];
+        };
+        GuestMemory: {
+            /**
+             * Format: int64
+             * @description What it could use without swapping
+             */
+            availableBytes: number;
+            /**
+             * Format: int64
+             * @description What it could do without, of files
+             */
+            cachesBytes: number;
+            /**
+             * Format: int64
+             * @description Not used for anything
+             */
+            freeBytes: number;
+            /**
+             * Format: int64
+             * @description How often it had to read a page from a disk since its boot
+             */
+            majorFaults: number;
+            /** Format: int64 */
+            totalBytes: number;
         };
         Host: {
             /** Format: int64 */
@@ -742,6 +821,11 @@ export interface components {
             name: string;
         };
         VMSpec: {
+            /**
+             * Format: int64
+             * @description How much of its memory the guest is to give back to the host, as far as it can do without it; 16 MiB stay with it at least. getBalloon tells how much it has given
+             */
+            balloonBytes?: number;
             /** @description What it boots; without a kernel its firmware looks for a system on its disks */
             boot?: components["schemas"]["BootSpec"];
             /**
@@ -1245,6 +1329,38 @@ export interface operations {
             };
         };
     };
+    getBalloon: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Balloon"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     merge: {
         parameters: {
             query?: never;
@@ -1586,6 +1702,46 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["TaskAccepted"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    setBalloon: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body give the same answer for 24 h */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BalloonTarget"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VM"];
                 };
             };
             /** @description Error */

@@ -36,6 +36,7 @@ export function draftOf({ name, spec }: Wanted): Draft {
 const sources: Record<keyof VMSpec, readonly (keyof Draft)[]> = {
   vcpus: ["vcpus"],
   memoryBytes: ["memory", "memoryUnit"],
+  balloonBytes: [], // the form has none: it stays
   boot: ["kernel", "initrd", "cmdline"],
   disks: ["disks"],
   nics: ["nics"],
