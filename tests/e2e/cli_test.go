@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // cli is vmctl with a configuration folder of its own.
@@ -236,6 +237,52 @@ func TestSnapshots(t *testing.T) {
 	say("dd if=/dev/vda bs=512 skip=1500 count=1 2>/dev/null | head -n 1; echo is $((40+5))\n", `(?m)^of the 42\r?\nis 45\r?$`)
 	c.ok("vm", "off", "snap")
 	c.ok("vm", "delete", "snap")
+}
+
+// TestBalloon: a guest gives memory back while it runs, and after its next power-on, and
+// has it again when it may.
+func TestBalloon(t *testing.T) {
+	c := login(t)
+	c.ok("vm", "create", "air", "--kernel", "vmlinuz", "--initrd", "virtio.img", "--cmdline", "console=hvc0 quiet", "--memory", "256M", "--console", "virtio")
+	c.refused(4, "stateConflict", "vm", "balloon", "air")
+	c.refused(1, "memoryInvalid", "vm", "balloon", "air", "250M")
+	var b struct {
+		TargetBytes, ActualBytes int64
+		Memory                   struct{ TotalBytes, FreeBytes int64 }
+	}
+	given := func(bytes int64) {
+		t.Helper()
+		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+			out := c.ok("-o", "json", "vm", "balloon", "air")
+			if err := json.Unmarshal([]byte(out), &b); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			if b.ActualBytes == bytes && b.TargetBytes == bytes && b.Memory.TotalBytes > 0 {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("never %d bytes: %s", bytes, out)
+			}
+		}
+	}
+	c.ok("vm", "on", "air")
+	given(0)
+	c.ok("vm", "balloon", "air", "64M")
+	given(64 << 20)
+	if b.Memory.FreeBytes > 192<<20 {
+		t.Errorf("with 64 of 256 MiB given: %+v", b)
+	}
+	c.ok("vm", "save", "air")
+	c.ok("vm", "balloon", "air", "32M")
+	c.ok("vm", "on", "air")
+	given(32 << 20)
+	c.ok("vm", "off", "air")
+	c.ok("vm", "on", "air")
+	given(32 << 20)
+	c.ok("vm", "balloon", "air", "0")
+	given(0)
+	c.ok("vm", "off", "air")
+	c.ok("vm", "delete", "air")
 }
 
 // TestBadSpecs are inputs that must be refused before anything is made.

@@ -86,6 +86,7 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.requests = append(s.requests, strings.TrimSpace(fmt.Sprintf("%s %s %s", r.Method, target, body)))
 	name, verb, _ := strings.Cut(strings.TrimPrefix(path, "/v1/vms/"), ":")
+	name, ofBalloon := strings.CutSuffix(name, "/balloon")
 	name, disk, ofDisk := strings.Cut(name, "/disks/")
 	switch {
 	case path == "/v1/vms" && r.Method == http.MethodPost:
@@ -96,6 +97,8 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, 200, api.Seed{UserData: "#cloud-config\nhostname: \x1b[2Jweb  \n", NetworkConfig: "version: 2"})
 	case strings.HasPrefix(path, "/v1/vms/") && s.vms[name] == nil:
 		refuse(w, 404, api.CodeNotFound, "no VM "+name)
+	case ofBalloon:
+		answer(w, 200, api.Balloon{TargetBytes: 512 << 20, ActualBytes: 500 << 20, Memory: &api.GuestMemory{TotalBytes: 1500 << 20, FreeBytes: 300 << 20, AvailableBytes: 700 << 20, CachesBytes: 400 << 20, MajorFaults: 7}})
 	case strings.HasPrefix(path, "/v1/vms/"):
 		n, err := strconv.Atoi(disk)
 		if ofDisk != (err == nil) {
@@ -152,6 +155,10 @@ func (s *stub) vm(w http.ResponseWriter, r *http.Request, vm *api.VM, verb strin
 			refuse(w, 412, api.CodePreconditionFailed, fmt.Sprintf("the VM has generation %d", vm.Generation))
 			return
 		}
+		vm.Generation++
+		answer(w, 200, vm)
+	case verb == "setBalloon":
+		vm.Spec.BalloonBytes = 1 << 29
 		vm.Generation++
 		answer(w, 200, vm)
 	case verb == "consoleToken":

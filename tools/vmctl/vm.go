@@ -18,7 +18,7 @@ import (
 func (p *program) vmCommand() *cobra.Command {
 	return p.group(&cobra.Command{Use: "vm", Short: "Create, list, power and delete VMs"},
 		p.vmList(), p.vmShow(), p.vmSeed(), p.vmCreate(), p.vmSet(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmShutdown(), p.vmReset(), p.vmPause(), p.vmResume(), p.vmSave(),
-		p.vmSnapshot(), p.vmMerge())
+		p.vmSnapshot(), p.vmMerge(), p.vmBalloon())
 }
 
 func (p *program) vmList() *cobra.Command {
@@ -98,6 +98,7 @@ func (p *program) showVM(vm *api.VM) error {
 		[2]string{"Saved", p.savedLine(vm.Status.Saved)},
 		[2]string{"VCPUs", strconv.Itoa(vm.Spec.VCPUs)},
 		[2]string{"Memory", size(vm.Spec.MemoryBytes)},
+		[2]string{"Balloon", balloonLine(vm.Spec.BalloonBytes)},
 		[2]string{"Kernel", cmp.Or(vm.Spec.Boot.Kernel, "none: it boots from its disks")},
 		[2]string{"Initrd", vm.Spec.Boot.Initrd},
 		[2]string{"Cmdline", vm.Spec.Boot.Cmdline},
