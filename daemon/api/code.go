@@ -42,6 +42,7 @@ const (
 	CodeSnapshotFailed       Code = "snapshotFailed"       // a disk has no snapshot, and goes on as it was
 	CodeMergeInvalid         Code = "mergeInvalid"         // a disk with no snapshot, or none that may be merged
 	CodeMergeFailed          Code = "mergeFailed"          // a snapshot could not be merged, and stays
+	CodeDetachTimeout        Code = "detachTimeout"        // the guest has not let go of a device yet
 	CodeInitrdTooLarge       Code = "initrdTooLarge"       // does not fit into the VM's memory
 	CodeMemoryInvalid        Code = "memoryInvalid"        // memoryBytes out of its limits
 	CodeVCPUsInvalid         Code = "vcpusInvalid"         // vcpus out of its limits
@@ -68,7 +69,7 @@ func Codes() []Code {
 		CodeForbidden, CodeTooLarge, CodeLimitExceeded, CodeBootFileMissing, CodeBootFileInvalid,
 		CodeDiskMissing, CodeDiskInvalid, CodeDiskFormatInvalid, CodeDiskFormatRefused, CodeDiskBackingInvalid, CodeDiskInUse,
 		CodeNetworkMissing, CodeNetworkInvalid, CodeSeedInvalid, CodeSeedTooLarge, CodeSaveInvalid, CodeSaveFailed,
-		CodeSnapshotFailed, CodeMergeInvalid, CodeMergeFailed,
+		CodeSnapshotFailed, CodeMergeInvalid, CodeMergeFailed, CodeDetachTimeout,
 		CodeInitrdTooLarge, CodeMemoryInvalid, CodeVCPUsInvalid, CodeCmdlineTooLong,
 		CodeIdempotencyConflict, CodeIdempotencyInFlight, CodeSignatureMissing, CodeSignatureInvalid,
 		CodeSignatureStale, CodeSignatureReplayed, CodeSessionUnknown, CodeMonitorFailed,

@@ -7,9 +7,10 @@ import "time"
 // Task is a write that takes time. It is kept for days after its end.
 type Task struct {
 	ID            string     `json:"id" format:"uuid"`
-	Kind          TaskKind   `json:"kind" enum:"vm.powerOn,vm.powerOff,vm.shutdown,vm.reset,vm.pause,vm.resume,vm.save,vm.snapshot,vm.merge,vm.delete"`
+	Kind          TaskKind   `json:"kind" enum:"vm.powerOn,vm.powerOff,vm.shutdown,vm.reset,vm.pause,vm.resume,vm.save,vm.snapshot,vm.merge,vm.attachDisk,vm.detachDisk,vm.attachNic,vm.detachNic,vm.delete"`
 	VM            *VMRef     `json:"vm,omitempty"`
 	Disk          *int       `json:"disk,omitempty" minimum:"0" doc:"Of vm.snapshot and vm.merge: the disk's place in the VM's spec, from 0 on"`
+	Device        *Device    `json:"device,omitempty" doc:"Of vm.attachDisk and the like: what comes or goes"`
 	State         TaskState  `json:"state" enum:"queued,running,succeeded,failed"`
 	Progress      int        `json:"progress" minimum:"0" maximum:"100"`
 	QueuePosition int        `json:"queuePosition" minimum:"0" doc:"Tasks of the same VM before this one; 0 when it runs or ended"`
@@ -29,16 +30,20 @@ type TaskKind string
 
 // What tasks do.
 const (
-	TaskPowerOn  TaskKind = "vm.powerOn"
-	TaskPowerOff TaskKind = "vm.powerOff"
-	TaskShutdown TaskKind = "vm.shutdown"
-	TaskReset    TaskKind = "vm.reset"
-	TaskPause    TaskKind = "vm.pause"
-	TaskResume   TaskKind = "vm.resume"
-	TaskSave     TaskKind = "vm.save"
-	TaskSnapshot TaskKind = "vm.snapshot"
-	TaskMerge    TaskKind = "vm.merge"
-	TaskDelete   TaskKind = "vm.delete"
+	TaskPowerOn    TaskKind = "vm.powerOn"
+	TaskPowerOff   TaskKind = "vm.powerOff"
+	TaskShutdown   TaskKind = "vm.shutdown"
+	TaskReset      TaskKind = "vm.reset"
+	TaskPause      TaskKind = "vm.pause"
+	TaskResume     TaskKind = "vm.resume"
+	TaskSave       TaskKind = "vm.save"
+	TaskSnapshot   TaskKind = "vm.snapshot"
+	TaskMerge      TaskKind = "vm.merge"
+	TaskAttachDisk TaskKind = "vm.attachDisk"
+	TaskDetachDisk TaskKind = "vm.detachDisk"
+	TaskAttachNIC  TaskKind = "vm.attachNic"
+	TaskDetachNIC  TaskKind = "vm.detachNic"
+	TaskDelete     TaskKind = "vm.delete"
 )
 
 // TaskState is where a task stands.

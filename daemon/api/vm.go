@@ -172,7 +172,7 @@ type VMStatus struct {
 	RestartAt *time.Time `json:"restartAt,omitempty" doc:"When its policy powers it on again; powerOff keeps it off"`
 	Saved     *Saved     `json:"saved,omitempty" doc:"What powerOn goes on from; powerOff forgets it"`
 	Restarts  int        `json:"restarts,omitempty" doc:"Starts by policy since somebody asked for one, or since a run that lasted"`
-	Allowed   []Verb     `json:"allowed" nullable:"false" enum:"powerOn,powerOff,shutdown,reset,pause,resume,save,snapshot,merge,consoleToken,delete" doc:"What can be asked of the VM in this state"`
+	Allowed   []Verb     `json:"allowed" nullable:"false" enum:"powerOn,powerOff,shutdown,reset,pause,resume,save,snapshot,merge,attachDisk,detachDisk,attachNic,detachNic,consoleToken,delete" doc:"What can be asked of the VM in this state"`
 }
 
 // State is the state of a VM.
@@ -201,6 +201,10 @@ const (
 	VerbSave         Verb = "save"
 	VerbSnapshot     Verb = "snapshot" // of a disk
 	VerbMerge        Verb = "merge"    // of a disk
+	VerbAttachDisk   Verb = "attachDisk"
+	VerbDetachDisk   Verb = "detachDisk"
+	VerbAttachNIC    Verb = "attachNic"
+	VerbDetachNIC    Verb = "detachNic"
 	VerbConsoleToken Verb = "consoleToken"
 	VerbDelete       Verb = "delete"
 )
@@ -256,6 +260,32 @@ type VMCreate struct {
 type VMChange struct {
 	Name string         `json:"name,omitempty" pattern:"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$" patternDescription:"lower-case letters, digits and inner hyphens, beginning with a letter, at most 63" minLength:"1" maxLength:"63" doc:"Of a VM that is off"`
 	Spec map[string]any `json:"spec,omitempty" doc:"Fields of VMSpec: each takes the place of the one before, null brings back what it is when it is left out, and a list is given whole"`
+}
+
+// DiskAttach is the body of POST /v1/vms/{id}:attachDisk.
+type DiskAttach struct {
+	Disk DiskSpec `json:"disk"`
+}
+
+// DiskDetach is the body of POST /v1/vms/{id}:detachDisk.
+type DiskDetach struct {
+	Path string `json:"path" minLength:"1" maxLength:"1024" doc:"Of the disk, as in the VM's spec"`
+}
+
+// NICAttach is the body of POST /v1/vms/{id}:attachNic.
+type NICAttach struct {
+	NIC NICSpec `json:"nic"`
+}
+
+// NICDetach is the body of POST /v1/vms/{id}:detachNic.
+type NICDetach struct {
+	MAC string `json:"mac" minLength:"17" maxLength:"17" doc:"Of the network card, as in the VM's spec"`
+}
+
+// Device is a disk or a network card.
+type Device struct {
+	Disk *DiskSpec `json:"disk,omitempty"`
+	NIC  *NICSpec  `json:"nic,omitempty"`
 }
 
 // BalloonTarget is the body of POST /v1/vms/{id}:setBalloon.

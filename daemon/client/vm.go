@@ -167,6 +167,28 @@ func (c *Client) Merge(ctx context.Context, vm string, disk int) (*api.Task, err
 	return c.change(ctx, http.MethodPost, vm, "/disks/"+strconv.Itoa(disk)+":merge")
 }
 
+// AttachDisk asks that a VM has one more disk, at once if it is up. ErrStateConflict unless
+// it runs, is paused, or is off.
+func (c *Client) AttachDisk(ctx context.Context, vm string, disk api.DiskSpec) (*api.Task, error) {
+	return c.changeWith(ctx, vm, ":attachDisk", api.DiskAttach{Disk: disk})
+}
+
+// DetachDisk asks that a VM loses the disk of that path, as soon as its guest lets go of it.
+// ErrNotFound: it has none; ErrStateConflict unless it runs or is off.
+func (c *Client) DetachDisk(ctx context.Context, vm, path string) (*api.Task, error) {
+	return c.changeWith(ctx, vm, ":detachDisk", api.DiskDetach{Path: path})
+}
+
+// AttachNIC is AttachDisk for a network card.
+func (c *Client) AttachNIC(ctx context.Context, vm string, nic api.NICSpec) (*api.Task, error) {
+	return c.changeWith(ctx, vm, ":attachNic", api.NICAttach{NIC: nic})
+}
+
+// DetachNIC is DetachDisk for the network card of that address.
+func (c *Client) DetachNIC(ctx context.Context, vm, mac string) (*api.Task, error) {
+	return c.changeWith(ctx, vm, ":detachNic", api.NICDetach{MAC: mac})
+}
+
 // Reset asks for a reset of the running VM; ErrStateConflict unless it runs.
 func (c *Client) Reset(ctx context.Context, vm string) (*api.Task, error) {
 	return c.change(ctx, http.MethodPost, vm, ":reset")
@@ -177,8 +199,20 @@ func (c *Client) change(ctx context.Context, method, vm, verb string) (*api.Task
 	if err != nil {
 		return nil, err
 	}
+	return c.accepted(ctx, call{method: method, path: path})
+}
+
+func (c *Client) changeWith(ctx context.Context, vm, verb string, body any) (*api.Task, error) {
+	path, err := vmPath(vm, verb)
+	if err != nil {
+		return nil, err
+	}
+	return c.accepted(ctx, call{method: http.MethodPost, path: path, body: body})
+}
+
+func (c *Client) accepted(ctx context.Context, what call) (*api.Task, error) {
 	var out api.TaskAccepted
-	if err := c.do(ctx, call{method: method, path: path}, &out); err != nil {
+	if err := c.do(ctx, what, &out); err != nil {
 		return nil, err
 	}
 	return &out.Task, nil

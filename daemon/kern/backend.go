@@ -3,7 +3,9 @@
 package kern
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 
@@ -43,6 +45,22 @@ func (k *Kernel) Claims(ctx context.Context) ([]vm.Claim, error) {
 		}
 	}
 	return claims, nil
+}
+
+// Attached returns what a run has, in the order in which it was attached.
+func (k *Kernel) Attached(ctx context.Context, run uint64) ([]vm.Attached, error) {
+	all, err := k.Backends(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	var attached []vm.Attached
+	for _, b := range all {
+		if b.State == abi.BackendStateAttached {
+			attached = append(attached, vm.Attached{Backend: b.Number, IsNIC: b.Kind == abi.BackendNIC})
+		}
+	}
+	slices.SortFunc(attached, func(a, b vm.Attached) int { return cmp.Compare(a.Backend, b.Backend) })
+	return attached, nil
 }
 
 func parseBackend(d *netlink.AttributeDecoder) (Backend, error) {

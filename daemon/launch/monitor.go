@@ -99,6 +99,8 @@ func report(msg ctl.Message) (vm.Report, bool) {
 		return vm.Report{Broken: &api.BrokenData{Device: plain(e.Device), Detail: plain(e.Text)}}, true
 	case *ctl.VMStopped:
 		return vm.Report{Stopped: plain(e.Text)}, true
+	case *ctl.Detached:
+		return vm.Report{LetGo: true}, true
 	case *ctl.ConsoleOpened:
 		return vm.Report{ConsoleOpened: &api.ConsoleData{Session: plain(e.Session), User: plain(e.User),
 			Viewer: uint64(e.Viewer), Mode: mode(e.Mode)}}, true
@@ -126,23 +128,17 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 		machine.Console = spec.Virtio
 	}
 	for i, d := range s.Disks {
-		own := backends.Disks[i]
-		disk := spec.Disk{Backend: own[0], Own: own[1:], ReadOnly: d.ReadOnly, ID: d.Serial, Format: format(d.Format), Limit: limit(d.Limit)}
-		for _, b := range d.Backing {
-			disk.Backing = append(disk.Backing, format(b.Format))
-		}
-		machine.Disks = append(machine.Disks, disk)
+		machine.Disks = append(machine.Disks, disk(d, backends.Disks[i]))
 	}
 	if backends.Seed != 0 {
 		machine.Disks = append(machine.Disks, spec.Disk{Backend: backends.Seed, ReadOnly: true, ID: seedID})
 	}
 	for i, n := range s.NICs {
-		mac, err := net.ParseMAC(n.MAC)
+		card, err := nic(n, backends.NICs[i])
 		if err != nil {
 			return err
 		}
-		machine.NICs = append(machine.NICs, spec.NIC{Backend: backends.NICs[i], MAC: [6]byte(mac),
-			Receive: limit(n.ReceiveLimit), Send: limit(n.SendLimit), Down: n.LinkDown})
+		machine.NICs = append(machine.NICs, card)
 	}
 	vsock := -1
 	if s.Vsock != nil {
@@ -165,6 +161,23 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 	return m.told(m.client.Configure(ctx, machine, int(run.Fd()), kernel, initrd, vsock))
 }
 
+// disk is a disk of the files that are its own, the uppermost first.
+func disk(d api.DiskSpec, own []uint32) spec.Disk {
+	made := spec.Disk{Backend: own[0], Own: own[1:], ReadOnly: d.ReadOnly, ID: d.Serial, Format: format(d.Format), Limit: limit(d.Limit)}
+	for _, b := range d.Backing {
+		made.Backing = append(made.Backing, format(b.Format))
+	}
+	return made
+}
+
+func nic(n api.NICSpec, backend uint32) (spec.NIC, error) {
+	mac, err := net.ParseMAC(n.MAC)
+	if err != nil {
+		return spec.NIC{}, err
+	}
+	return spec.NIC{Backend: backend, MAC: [6]byte(mac), Receive: limit(n.ReceiveLimit), Send: limit(n.SendLimit), Down: n.LinkDown}, nil
+}
+
 func format(f api.DiskFormat) spec.Format {
 	switch f {
 	case api.FormatQCOW2:
@@ -182,14 +195,52 @@ func limit(l *api.RateLimit) rate.Limit {
 	return rate.Limit{Bytes: uint64(l.BytesPerSecond), Ops: uint64(l.OpsPerSecond), Burst: uint32(l.BurstMillis)}
 }
 
-// SetDisk changes the limit of a disk of the spec's.
-func (m *Monitor) SetDisk(ctx context.Context, index int, d api.DiskSpec) error {
-	return m.told(m.client.SetDisk(ctx, ctl.SetDisk{Disk: uint8(index), Limit: limit(d.Limit)}))
+// AttachDisk puts a disk into the machine of a guest that runs.
+func (m *Monitor) AttachDisk(ctx context.Context, d api.DiskSpec, attached uint32) (int, error) {
+	n, err := m.client.AttachDisk(ctx, disk(d, []uint32{attached}))
+	return int(n), m.refused(err)
 }
 
-// SetNIC changes limits and link of a network card of the spec's.
-func (m *Monitor) SetNIC(ctx context.Context, index int, n api.NICSpec) error {
-	return m.told(m.client.SetNIC(ctx, ctl.SetNIC{NIC: uint8(index), Receive: limit(n.ReceiveLimit), Send: limit(n.SendLimit), Down: n.LinkDown}))
+// AttachNIC puts a network card into it.
+func (m *Monitor) AttachNIC(ctx context.Context, n api.NICSpec, attached uint32) (int, error) {
+	card, err := nic(n, attached)
+	if err != nil {
+		return 0, err
+	}
+	number, err := m.client.AttachNIC(ctx, card)
+	return int(number), m.refused(err)
+}
+
+// Detach asks the guest to let go of a device.
+func (m *Monitor) Detach(ctx context.Context, isNIC bool, number int) error {
+	err := m.client.Detach(ctx, ctl.Detach{IsNIC: isNIC, Number: uint8(number)})
+	gone := ctl.DiskInvalid
+	if isNIC {
+		gone = ctl.NICInvalid
+	}
+	if errors.Is(err, &ctl.Error{Code: gone}) {
+		return vm.ErrNoDevice
+	}
+	return m.refused(err)
+}
+
+// refused is told, which says that a monitor answered.
+func (m *Monitor) refused(err error) error {
+	told := m.told(err)
+	if e := new(api.Error); errors.As(err, new(*ctl.Error)) && errors.As(told, &e) {
+		e.Err = errors.Join(vm.ErrRefused, err)
+	}
+	return told
+}
+
+// SetDisk changes the limit of a disk.
+func (m *Monitor) SetDisk(ctx context.Context, number int, d api.DiskSpec) error {
+	return m.told(m.client.SetDisk(ctx, ctl.SetDisk{Disk: uint8(number), Limit: limit(d.Limit)}))
+}
+
+// SetNIC changes limits and link of a network card.
+func (m *Monitor) SetNIC(ctx context.Context, number int, n api.NICSpec) error {
+	return m.told(m.client.SetNIC(ctx, ctl.SetNIC{NIC: uint8(number), Receive: limit(n.ReceiveLimit), Send: limit(n.SendLimit), Down: n.LinkDown}))
 }
 
 // SetBalloon says how much memory the guest is to give back.

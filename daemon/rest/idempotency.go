@@ -106,7 +106,7 @@ func (s *Server) replay(w http.ResponseWriter, r *http.Request, status int, body
 	switch {
 	case creates:
 		action = auth.ActionCreate
-	case changes:
+	case changes, isDevice(r.URL.Path):
 		action = auth.ActionChange
 	}
 	vm, err := answeredVM(body, creates || changes)
@@ -143,6 +143,16 @@ func (s *Server) replay(w http.ResponseWriter, r *http.Request, status int, body
 	w.WriteHeader(status)
 	// The peer is gone when this fails; there is nobody left to tell.
 	_, _ = w.Write(append(body, '\n'))
+}
+
+// isDevice reports whether a path is that of a verb which changes a VM's devices.
+func isDevice(path string) bool {
+	_, verb, _ := strings.Cut(path, ":")
+	switch api.Verb(verb) {
+	case api.VerbAttachDisk, api.VerbDetachDisk, api.VerbAttachNIC, api.VerbDetachNIC:
+		return true
+	}
+	return false
 }
 
 // renamed gives a kept problem the id of the request that it answers now, and

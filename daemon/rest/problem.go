@@ -165,9 +165,9 @@ func codeOfLocation(items []*huma.ErrorDetail) api.Code {
 			return api.CodeBootFileInvalid
 		}
 		switch {
-		case strings.HasPrefix(item.Location, "body.spec.disks"):
+		case strings.HasPrefix(item.Location, "body.spec.disks"), strings.HasPrefix(item.Location, "body.disk"), item.Location == "body.path":
 			return api.CodeDiskInvalid
-		case strings.HasPrefix(item.Location, "body.spec.nics"):
+		case strings.HasPrefix(item.Location, "body.spec.nics"), strings.HasPrefix(item.Location, "body.nic"), item.Location == "body.mac":
 			return api.CodeNetworkInvalid
 		case strings.HasPrefix(item.Location, "body.seed"):
 			return api.CodeSeedInvalid

@@ -52,6 +52,8 @@ type Machines interface {
 	Balloon(id string) (api.Balloon, error)
 	// AskDisk queues a verb for one of its disks.
 	AskDisk(ctx context.Context, id string, verb api.Verb, disk int) (api.Task, error)
+	// AskDevice queues a verb for a device that comes or goes.
+	AskDevice(ctx context.Context, id string, verb api.Verb, d api.Device) (api.Task, error)
 	ConsoleToken(ctx context.Context, id string, mode api.ConsoleMode) (api.ConsoleToken, error)
 }
 

@@ -69,6 +69,30 @@ type setBalloonInput struct {
 
 type balloonOutput struct{ Body api.Balloon }
 
+type attachDiskInput struct {
+	VMPath
+	PostHeaders
+	Body api.DiskAttach
+}
+
+type detachDiskInput struct {
+	VMPath
+	PostHeaders
+	Body api.DiskDetach
+}
+
+type attachNICInput struct {
+	VMPath
+	PostHeaders
+	Body api.NICAttach
+}
+
+type detachNICInput struct {
+	VMPath
+	PostHeaders
+	Body api.NICDetach
+}
+
 type diskInput struct {
 	VMPath
 	Disk int `path:"disk" minimum:"0" maximum:"15" doc:"The disk's place in the VM's spec, from 0 on"`
@@ -114,6 +138,10 @@ func (s *Server) registerVMs() {
 	handle(s, s.op("save", http.MethodPost, "/v1/vms/{id}:save", "Write a running VM down and stop it; powerOn goes on from there, powerOff forgets it", http.StatusAccepted), s.power(api.VerbSave))
 	handle(s, s.op("snapshot", http.MethodPost, "/v1/vms/{id}/disks/{disk}:snapshot", "Keep what a disk has now: the VM, which may run, goes on in a new overlay above it", http.StatusAccepted), s.disk(api.VerbSnapshot))
 	handle(s, s.op("merge", http.MethodPost, "/v1/vms/{id}/disks/{disk}:merge", "Write the newest snapshot's overlay of a disk into the one behind it, and remove it, while the VM runs", http.StatusAccepted), s.disk(api.VerbMerge))
+	handle(s, s.op("attachDisk", http.MethodPost, "/v1/vms/{id}:attachDisk", "Add a disk to a VM, behind its others; the guest of one that is up finds it at once", http.StatusAccepted), s.attachDisk)
+	handle(s, s.op("detachDisk", http.MethodPost, "/v1/vms/{id}:detachDisk", "Take a disk from a VM: a guest that runs is asked to let go of it, and the task fails when it has not in 30 s; the disk then goes when it has, is reset or ends", http.StatusAccepted), s.detachDisk)
+	handle(s, s.op("attachNic", http.MethodPost, "/v1/vms/{id}:attachNic", "Add a network card to a VM, as attachDisk", http.StatusAccepted), s.attachNIC)
+	handle(s, s.op("detachNic", http.MethodPost, "/v1/vms/{id}:detachNic", "Take a network card from a VM, as detachDisk", http.StatusAccepted), s.detachNIC)
 	handle(s, s.op("reset", http.MethodPost, "/v1/vms/{id}:reset", "Reset a running VM; consoles and runId stay", http.StatusAccepted), s.power(api.VerbReset))
 	handle(s, s.op("consoleToken", http.MethodPost, "/v1/vms/{id}:consoleToken", "Get a token that opens the console once; takes no Idempotency-Key, since the answer is a secret"), s.consoleToken)
 }
@@ -282,6 +310,34 @@ func (s *Server) disk(verb api.Verb) func(context.Context, *diskInput) (*taskAcc
 		}
 		return &taskAcceptedOutput{Body: api.TaskAccepted{Task: task}}, nil
 	}
+}
+
+func (s *Server) attachDisk(ctx context.Context, in *attachDiskInput) (*taskAcceptedOutput, error) {
+	return s.device(ctx, in.ID, api.VerbAttachDisk, api.Device{Disk: &in.Body.Disk})
+}
+
+func (s *Server) detachDisk(ctx context.Context, in *detachDiskInput) (*taskAcceptedOutput, error) {
+	return s.device(ctx, in.ID, api.VerbDetachDisk, api.Device{Disk: &api.DiskSpec{Path: in.Body.Path}})
+}
+
+func (s *Server) attachNIC(ctx context.Context, in *attachNICInput) (*taskAcceptedOutput, error) {
+	return s.device(ctx, in.ID, api.VerbAttachNIC, api.Device{NIC: &in.Body.NIC})
+}
+
+func (s *Server) detachNIC(ctx context.Context, in *detachNICInput) (*taskAcceptedOutput, error) {
+	return s.device(ctx, in.ID, api.VerbDetachNIC, api.Device{NIC: &api.NICSpec{MAC: in.Body.MAC}})
+}
+
+func (s *Server) device(ctx context.Context, ident string, verb api.Verb, d api.Device) (*taskAcceptedOutput, error) {
+	vm, err := s.find(ctx, ident, auth.ActionChange)
+	if err != nil {
+		return nil, err
+	}
+	task, err := s.Machines.AskDevice(ctx, vm.ID, verb, d)
+	if err != nil {
+		return nil, err
+	}
+	return &taskAcceptedOutput{Body: api.TaskAccepted{Task: task}}, nil
 }
 
 func (s *Server) consoleToken(ctx context.Context, in *consoleTokenInput) (*consoleTokenOutput, error) {

@@ -99,7 +99,7 @@ func (s *Store) FindVM(ident string) (api.VM, bool) {
 
 // Records returns all VMs with what the daemon alone knows of them.
 func (s *Store) Records(ctx context.Context) ([]vm.Record, error) {
-	rows, err := s.write.QueryContext(ctx, `SELECT vm, uid, monitor_pid, monitor_start, scrap FROM vms ORDER BY name`)
+	rows, err := s.write.QueryContext(ctx, `SELECT vm, uid, monitor_pid, monitor_start, scrap, plugged FROM vms ORDER BY name`)
 	if err != nil {
 		return nil, fmt.Errorf("store: vms: %w", err)
 	}
@@ -109,8 +109,8 @@ func (s *Store) Records(ctx context.Context) ([]vm.Record, error) {
 		var r vm.Record
 		var text string
 		var start int64
-		var scrap sql.NullString
-		if err := rows.Scan(&text, &r.UID, &r.Monitor.PID, &start, &scrap); err != nil {
+		var scrap, plugged sql.NullString
+		if err := rows.Scan(&text, &r.UID, &r.Monitor.PID, &start, &scrap, &plugged); err != nil {
 			return nil, fmt.Errorf("store: vms: %w", err)
 		}
 		r.VM.Spec = api.DefaultVMSpec() // what an older daemon did not know of
@@ -121,6 +121,11 @@ func (s *Store) Records(ctx context.Context) ([]vm.Record, error) {
 		if scrap.Valid {
 			if err := json.Unmarshal([]byte(scrap.String), &r.Scrap); err != nil {
 				return nil, fmt.Errorf("store: scrap: %w", err)
+			}
+		}
+		if plugged.Valid {
+			if err := json.Unmarshal([]byte(plugged.String), &r.Plugged); err != nil {
+				return nil, fmt.Errorf("store: plugged: %w", err)
 			}
 		}
 		records = append(records, r)
@@ -229,17 +234,26 @@ func (t *Tx) Put(r vm.Record) error {
 	if err != nil {
 		return fmt.Errorf("store: put vm: %w", err)
 	}
-	var scrap any
-	if r.Scrap != nil {
-		text, err := json.Marshal(r.Scrap)
-		if err != nil {
-			return fmt.Errorf("store: put scrap: %w", err)
-		}
-		scrap = string(text)
+	scrap, err := orNull(r.Scrap)
+	if err != nil {
+		return fmt.Errorf("store: put scrap: %w", err)
+	}
+	plugged, err := orNull(r.Plugged)
+	if err != nil {
+		return fmt.Errorf("store: put plugged: %w", err)
 	}
 	t.puts[r.VM.ID] = &r
-	return t.exec(`UPDATE vms SET vm = ?, monitor_pid = ?, monitor_start = ?, scrap = ? WHERE id = ?`,
-		string(text), r.Monitor.PID, int64(r.Monitor.Start), scrap, r.VM.ID)
+	return t.exec(`UPDATE vms SET vm = ?, monitor_pid = ?, monitor_start = ?, scrap = ?, plugged = ? WHERE id = ?`,
+		string(text), r.Monitor.PID, int64(r.Monitor.Start), scrap, plugged, r.VM.ID)
+}
+
+// orNull is a value as JSON, or NULL for nil.
+func orNull[T any](v *T) (text sql.NullString, err error) {
+	if v == nil {
+		return text, nil
+	}
+	b, err := json.Marshal(v)
+	return sql.NullString{String: string(b), Valid: true}, err
 }
 
 // Delete removes a VM, its seed and the grants on it.

@@ -17,19 +17,24 @@ import (
 // kindOf is the kind of task that a verb becomes.
 func kindOf(v api.Verb) api.TaskKind { return api.TaskKind("vm." + string(v)) }
 
+// target is what of a VM a verb is for; zero: for all of it.
+type target struct {
+	disk   *int
+	device *api.Device // that comes or goes
+}
+
 // ask takes a request in, or says at once why not. What was taken in is durable.
-// disk is the one that it is for, or nil.
-func (m *machine) ask(ctx context.Context, verb api.Verb, disk *int, generation int64) (api.Task, error) {
+func (m *machine) ask(ctx context.Context, verb api.Verb, of target, generation int64) (api.Task, error) {
 	if m.closing || m.deleted {
 		return api.Task{}, errGone(m)
 	}
 	if generation != 0 && generation != m.rec.VM.Generation {
 		return api.Task{}, &api.Error{Code: api.CodePreconditionFailed, Detail: fmt.Sprintf("the VM has generation %d", m.rec.VM.Generation)}
 	}
-	if err := m.admit(verb, disk); err != nil {
+	if err := m.admit(verb, of); err != nil {
 		return api.Task{}, err
 	}
-	t := api.Task{ID: uuid.NewString(), Kind: kindOf(verb), VM: m.ref(), Disk: disk, State: api.TaskQueued,
+	t := api.Task{ID: uuid.NewString(), Kind: kindOf(verb), VM: m.ref(), Disk: of.disk, Device: of.device, State: api.TaskQueued,
 		QueuePosition: m.ahead() + m.queue.Len(), CreatedAt: m.inv.now()}
 	if o := task.OriginOf(ctx); o != nil {
 		t.Actor, t.RequestID = o.Actor, o.RequestID
@@ -45,7 +50,7 @@ func (m *machine) ask(ctx context.Context, verb api.Verb, disk *int, generation 
 }
 
 // admit is the check of a verb against the state and what is queued.
-func (m *machine) admit(verb api.Verb, disk *int) error {
+func (m *machine) admit(verb api.Verb, of target) error {
 	conflict := func(format string, args ...any) error {
 		return &api.Error{Code: api.CodeStateConflict, Detail: fmt.Sprintf(format, args...)}
 	}
@@ -60,7 +65,7 @@ func (m *machine) admit(verb api.Verb, disk *int) error {
 	}
 	// One of a kind: what waits already will do what this one asks for. Only
 	// resets add up.
-	if verb != api.VerbReset && m.asked(kindOf(verb), disk) {
+	if verb != api.VerbReset && m.asked(kindOf(verb), of) {
 		return conflict("%s is queued already", verb)
 	}
 	if m.queue.Has(api.TaskDelete) || m.activeKind() == api.TaskDelete {
@@ -69,19 +74,26 @@ func (m *machine) admit(verb api.Verb, disk *int) error {
 	if verb == api.VerbDelete && m.queue.Len() > 0 {
 		return conflict("tasks of this VM wait")
 	}
+	if verb == api.VerbSave && m.rec.Plugged != nil {
+		return errVaried()
+	}
 	if verb == api.VerbPowerOn {
 		return m.inv.check(m.rec.VM.Spec)
 	}
-	if disk != nil {
-		return m.admitDisk(verb, *disk)
+	if of.disk != nil {
+		return m.admitDisk(verb, *of.disk)
+	}
+	if of.device != nil {
+		return m.admitDevice(kindOf(verb), *of.device)
 	}
 	return nil
 }
 
-// asked reports whether a task of that kind, and for that disk, waits or runs.
-func (m *machine) asked(kind api.TaskKind, disk *int) bool {
+// asked reports whether a task of that kind, and for that, waits or runs.
+func (m *machine) asked(kind api.TaskKind, of target) bool {
 	is := func(t api.Task) bool {
-		return t.Kind == kind && (disk == nil || t.Disk == nil || *t.Disk == *disk)
+		return t.Kind == kind && (of.disk == nil || t.Disk == nil || *t.Disk == *of.disk) &&
+			(of.device == nil || t.Device == nil || sameDevice(*t.Device, *of.device))
 	}
 	return m.queue.Any(is) || m.active != nil && is(m.active.task)
 }
@@ -101,8 +113,9 @@ func (m *machine) ahead() int {
 }
 
 // next begins the oldest task when nothing runs. A powerOff does not wait for
-// a start, a save or a merge: it ends it.
+// a start, a save, a merge or a guest that is to let go of a device: it ends that.
 func (m *machine) next() {
+	m.sweep()
 	if m.active != nil {
 		if m.active.task.Kind == api.TaskPowerOn && m.active.abort == nil && m.queue.Has(api.TaskPowerOff) {
 			m.abortStart(&api.Error{Code: api.CodeStateConflict, Detail: "powered off before the guest ran"})
@@ -110,8 +123,11 @@ func (m *machine) next() {
 		if m.queue.Has(api.TaskPowerOff) {
 			m.abortSave(&api.Error{Code: api.CodeStateConflict, Detail: "powered off before the VM was saved"})
 			m.abortMerge(&api.Error{Code: api.CodeStateConflict, Detail: "powered off before the disk was merged"})
+			m.abortDevice(&api.Error{Code: api.CodeStateConflict, Detail: "powered off before the device had come or gone"})
 		}
-		return
+		if m.active != nil {
+			return
+		}
 	}
 	if m.tearing || m.settling || m.changing {
 		return
@@ -159,6 +175,10 @@ func (m *machine) begin() {
 		m.beginSnapshot()
 	case kind == api.TaskMerge && m.up():
 		m.beginMerge()
+	case isAttach(kind) && (m.up() || state == api.StateOff && m.rec.VM.Status.Saved == nil):
+		m.beginAttach()
+	case isDetach(kind) && (state == api.StateRunning || state == api.StateOff && m.rec.VM.Status.Saved == nil):
+		m.beginDetach()
 	case kind == api.TaskDelete && state == api.StateOff:
 		m.beginDelete()
 	default:

@@ -66,11 +66,11 @@ func (m *machine) change(ctx context.Context, generation int64, name string, spe
 		return
 	}
 	m.changing = true
-	mon := m.mon
+	mon, plugged := m.mon, m.plugged()
 	m.work(func() func() {
 		ctx, cancel := context.WithTimeout(m.ctx, callTimeout)
 		defer cancel()
-		err := adjust(ctx, mon, spec)
+		err := adjust(ctx, mon, spec, plugged)
 		return func() {
 			m.changing = false
 			if err != nil {
@@ -92,7 +92,7 @@ func (m *machine) mayChange(generation int64, name string, spec api.VMSpec) erro
 		return errGone(m)
 	case generation != vm.Generation:
 		return &api.Error{Code: api.CodePreconditionFailed, Detail: fmt.Sprintf("the VM has generation %d", vm.Generation)}
-	case m.active != nil || m.queue.Len() > 0 || m.changing || m.settling || m.rec.Scrap != nil:
+	case m.active != nil || m.queue.Len() > 0 || m.changing || m.settling || m.rec.Scrap != nil || m.rec.Plugged != nil && m.rec.Plugged.Coming != nil:
 		return conflict("something else is being done with the VM")
 	case m.state() != api.StateOff && !m.up():
 		return conflict("no change is possible while the VM is %s", m.state())
@@ -165,18 +165,24 @@ func keepSnapshots(old, disks []api.DiskSpec) {
 }
 
 // adjust makes the devices of a guest that runs as a spec has them. Those that are so
-// notice nothing.
-func adjust(ctx context.Context, mon Monitor, spec api.VMSpec) error {
+// notice nothing; those that leave stay as they are.
+func adjust(ctx context.Context, mon Monitor, spec api.VMSpec, p Plugged) error {
 	if err := mon.SetBalloon(ctx, spec.BalloonBytes); err != nil {
 		return err
 	}
 	for i, d := range spec.Disks {
-		if err := mon.SetDisk(ctx, i, d); err != nil {
+		if p.Disks[i].Leaving {
+			continue
+		}
+		if err := mon.SetDisk(ctx, p.Disks[i].Number, d); err != nil {
 			return err
 		}
 	}
 	for i, n := range spec.NICs {
-		if err := mon.SetNIC(ctx, i, n); err != nil {
+		if p.NICs[i].Leaving {
+			continue
+		}
+		if err := mon.SetNIC(ctx, p.NICs[i].Number, n); err != nil {
 			return err
 		}
 	}
@@ -186,7 +192,7 @@ func adjust(ctx context.Context, mon Monitor, spec api.VMSpec) error {
 // readjust lets the monitor of an earlier daemon hear the record, which that daemon may have
 // been about to change.
 func (m *machine) readjust() {
-	mon, spec := m.mon, m.rec.VM.Spec
+	mon, spec, plugged := m.mon, m.rec.VM.Spec, m.plugged()
 	if mon == nil {
 		return
 	}
@@ -194,7 +200,7 @@ func (m *machine) readjust() {
 	m.work(func() func() {
 		ctx, cancel := context.WithTimeout(m.ctx, callTimeout)
 		defer cancel()
-		err := adjust(ctx, mon, spec)
+		err := adjust(ctx, mon, spec, plugged)
 		return func() {
 			m.changing = false
 			if err != nil {

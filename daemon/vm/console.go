@@ -78,7 +78,7 @@ func (m *machine) spawned(mon Monitor, err error) {
 // consoleToken makes a token and gives its hash to the monitor. reply is
 // called once, in the loop.
 func (m *machine) consoleToken(ctx context.Context, mode api.ConsoleMode, reply func(api.ConsoleToken, error)) {
-	if err := m.admit(api.VerbConsoleToken, nil); err != nil {
+	if err := m.admit(api.VerbConsoleToken, target{}); err != nil {
 		reply(api.ConsoleToken{}, err)
 		return
 	}
@@ -138,6 +138,8 @@ func (m *machine) report(r Report, ok bool) {
 		m.consoleEvent(api.EventConsoleClosed, r.ConsoleClosed)
 	case r.Resets > 0:
 		m.guestReset(r.Resets)
+	case r.LetGo:
+		m.letGo = true
 	case r.Broken != nil:
 		m.commit("device broken", func(tx Tx) error { return tx.Event(api.EventVMDeviceBroken, m.ref(), r.Broken) })
 	}
@@ -203,6 +205,7 @@ func (m *machine) attached(old, mon Monitor, err error) {
 		old.Close()
 		m.mon, m.deaf = mon, false
 		m.tidyDisk()
+		m.tidyPlugs()
 	}
 }
 

@@ -47,6 +47,8 @@ func (m *machine) admitDisk(verb api.Verb, n int) error {
 		return &api.Error{Code: code, Detail: fmt.Sprintf("disk %d ", n) + fmt.Sprintf(format, args...)}
 	}
 	switch d := disks[n]; {
+	case m.leaves(n):
+		return &api.Error{Code: api.CodeStateConflict, Detail: fmt.Sprintf("disk %d, or one before it, is being detached", n)}
 	case verb == api.VerbSnapshot && d.ReadOnly:
 		return bad(api.CodeDiskInvalid, "is only read: it stays as it is")
 	case verb == api.VerbSnapshot && len(d.Backing) >= api.MaxBacking:
@@ -109,8 +111,8 @@ func (m *machine) beginDisk(verb api.Verb) (n int, ready bool) {
 	err := m.admitDisk(verb, n)
 	switch {
 	case err != nil: // an earlier task changed it
-	case m.rec.Scrap != nil:
-		err = &api.Error{Code: api.CodeUnavailable, Detail: "what an earlier snapshot or merge left is not cleared away yet"}
+	case m.rec.Scrap != nil || m.rec.Plugged != nil && m.rec.Plugged.Coming != nil:
+		err = &api.Error{Code: api.CodeUnavailable, Detail: "what an earlier task left is not cleared away yet"}
 	case m.up() && (m.mon == nil || m.deaf || m.handle == nil):
 		err = &api.Error{Code: api.CodeMonitorFailed, Detail: "no connection to the monitor"}
 	}
@@ -129,9 +131,9 @@ func (m *machine) beginSnapshot() {
 		m.makeSnapshot(n)
 		return
 	}
-	mon := m.mon
+	mon, number := m.mon, m.disk(n)
 	m.step(func(ctx context.Context) func() {
-		now, err := step(ctx, mon, n, MergeLook) // before anything is made: it may know no snapshots
+		now, err := step(ctx, mon, number, MergeLook) // before anything is made: it may know no snapshots
 		if err == nil && now.State != NotMerging {
 			err = &api.Error{Code: api.CodeStateConflict, Detail: "an earlier merge of the disk has not ended; merge it once more"}
 		}
@@ -195,9 +197,9 @@ func (m *machine) madeOverlay(scrap *Scrap, file *os.File, err error) {
 		return
 	}
 	m.progress(50, false)
-	mon, h := m.mon, m.handle
+	mon, h, number := m.mon, m.handle, m.disk(n)
 	m.step(func(ctx context.Context) func() {
-		err := switchDisk(ctx, mon, h, n, file)
+		err := switchDisk(ctx, mon, h, number, file)
 		return func() {
 			if err != nil {
 				m.settle(err)
@@ -210,14 +212,14 @@ func (m *machine) madeOverlay(scrap *Scrap, file *os.File, err error) {
 
 // switchDisk gives the run a disk's new file, and tells the monitor.
 func switchDisk(ctx context.Context, mon Monitor, h Handle, n int, file *os.File) error {
-	number, err := h.AttachDisk(file)
+	attached, err := h.AttachDisk(file)
 	file.Close() // only then the kernel sees who has it
 	if err != nil {
 		return coded(api.CodeKernelFailed, "vm-attach-disk", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, switchTimeout)
 	defer cancel()
-	return coded(api.CodeSnapshotFailed, "disk-switch", mon.SwitchDisk(ctx, n, number))
+	return coded(api.CodeSnapshotFailed, "disk-switch", mon.SwitchDisk(ctx, n, attached))
 }
 
 func (m *machine) beginMerge() {
@@ -225,7 +227,7 @@ func (m *machine) beginMerge() {
 	if !ready {
 		return
 	}
-	a, mon, run, d := m.active, m.mon, m.rec.VM.Status.RunID, m.rec.VM.Spec.Disks[n]
+	a, mon, run, d, number := m.active, m.mon, m.rec.VM.Status.RunID, m.rec.VM.Spec.Disks[n], m.disk(n)
 	tell := func(percent int) {
 		m.post(func() {
 			if m.active == a && a.busy && percent > a.task.Progress {
@@ -234,7 +236,7 @@ func (m *machine) beginMerge() {
 		})
 	}
 	m.step(func(ctx context.Context) func() {
-		err := m.inv.mergeDisk(ctx, mon, run, n, d, tell)
+		err := m.inv.mergeDisk(ctx, mon, run, number, d, tell)
 		return func() { m.merged(n, d, err) }
 	})
 }
@@ -401,8 +403,9 @@ func (m *machine) settle(outcome error) {
 		m.removeScrap(up, s, func(context.Context) error { return nil }, outcome)
 		return
 	}
+	number := m.disk(s.Disk)
 	m.work(func() func() {
-		now, err := step(m.ctx, mon, s.Disk, MergeLook)
+		now, err := step(m.ctx, mon, number, MergeLook)
 		var has bool
 		if err == nil {
 			has, err = m.inv.isFile(m.ctx, run, now, 0, s.Path)
@@ -414,7 +417,7 @@ func (m *machine) settle(outcome error) {
 // looked goes on with what the monitor has: whether the scrap is the disk's uppermost file.
 func (m *machine) looked(s Scrap, now Merge, has bool, outcome, err error) {
 	mon, h, run := m.mon, m.handle, m.rec.VM.Status.RunID
-	finish := has && !m.hasScrap()
+	finish, number := has && !m.hasScrap(), m.disk(s.Disk)
 	switch {
 	case err != nil || !m.up() || mon == nil || h == nil:
 		m.unsettled(true, outcome, errors.Join(err, ErrMonitorGone))
@@ -434,7 +437,7 @@ func (m *machine) looked(s Scrap, now Merge, has bool, outcome, err error) {
 	}
 	m.removeScrap(true, s, func(ctx context.Context) error {
 		if finish {
-			if _, err := step(ctx, mon, s.Disk, MergeFinish); err != nil {
+			if _, err := step(ctx, mon, number, MergeFinish); err != nil {
 				return err
 			}
 		}

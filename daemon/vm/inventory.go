@@ -388,7 +388,7 @@ func (inv *Inventory) Ask(ctx context.Context, id string, verb api.Verb, generat
 	if m == nil {
 		return api.Task{}, &api.Error{Code: api.CodeNotFound, Detail: "no such VM"}
 	}
-	return call(m, func() (api.Task, error) { return m.ask(ctx, verb, nil, generation) })
+	return call(m, func() (api.Task, error) { return m.ask(ctx, verb, target{}, generation) })
 }
 
 // AskDisk queues a verb for a disk of the VM with that uuid, by its place in the spec. The
@@ -398,7 +398,7 @@ func (inv *Inventory) AskDisk(ctx context.Context, id string, verb api.Verb, dis
 	if m == nil {
 		return api.Task{}, &api.Error{Code: api.CodeNotFound, Detail: "no such VM"}
 	}
-	return call(m, func() (api.Task, error) { return m.ask(ctx, verb, &disk, 0) })
+	return call(m, func() (api.Task, error) { return m.ask(ctx, verb, target{disk: &disk}, 0) })
 }
 
 // ConsoleToken returns a token for the console of the VM with that uuid, for

@@ -59,7 +59,9 @@ type machine struct {
 	reattach *time.Timer   // of a connection that was lost
 	again    *time.Timer   // of a start by policy
 	untidy   *time.Timer   // of a disk that could not be settled
-	settling bool          // a worker does that
+	settling bool          // a worker does that, or settles what was plugged
+	detach   *time.Timer   // of a guest that was asked to let go of a device
+	letGo    bool          // it may have
 	upSince  time.Time     // that the guest is known to run
 	deaf     bool          // the connection to the monitor is lost
 	dead     bool          // the monitor is gone, and a worker still holds it
@@ -78,6 +80,7 @@ type active struct {
 	busy       bool  // a worker of it runs
 	handed     bool  // powerOn: the monitor has the run
 	configured bool  // powerOn, pause, resume: all is done but the kernel's word
+	overdue    bool  // detachDisk, detachNic: the guest had its time
 }
 
 // allowed is the table of verbs and states; the interface shows it as it is.
@@ -89,15 +92,16 @@ func allowed(s api.VMStatus) []api.Verb {
 			verbs = append(verbs, api.VerbPowerOff)
 		}
 		if s.Saved == nil { // whose guest knows what its disks are
-			verbs = append(verbs, api.VerbSnapshot)
+			verbs = append(verbs, api.VerbSnapshot, api.VerbAttachDisk, api.VerbDetachDisk, api.VerbAttachNIC, api.VerbDetachNIC)
 		}
 		return append(verbs, api.VerbConsoleToken, api.VerbDelete)
 	case api.StateStarting:
 		return []api.Verb{api.VerbPowerOff, api.VerbConsoleToken}
 	case api.StateRunning:
-		return []api.Verb{api.VerbPowerOff, api.VerbShutdown, api.VerbReset, api.VerbPause, api.VerbSave, api.VerbSnapshot, api.VerbMerge, api.VerbConsoleToken}
+		return []api.Verb{api.VerbPowerOff, api.VerbShutdown, api.VerbReset, api.VerbPause, api.VerbSave, api.VerbSnapshot, api.VerbMerge,
+			api.VerbAttachDisk, api.VerbDetachDisk, api.VerbAttachNIC, api.VerbDetachNIC, api.VerbConsoleToken}
 	case api.StatePaused:
-		return []api.Verb{api.VerbPowerOff, api.VerbResume, api.VerbSnapshot, api.VerbMerge, api.VerbConsoleToken}
+		return []api.Verb{api.VerbPowerOff, api.VerbResume, api.VerbSnapshot, api.VerbMerge, api.VerbAttachDisk, api.VerbAttachNIC, api.VerbConsoleToken}
 	case api.StateStopping:
 		return []api.Verb{api.VerbPowerOn}
 	default:
@@ -109,7 +113,7 @@ func newMachine(inv *Inventory, rec Record) *machine {
 	rec.VM.Status.Allowed = allowed(rec.VM.Status)
 	m := &machine{
 		inv: inv, rec: rec, inbox: make(chan func(), 16), done: make(chan struct{}),
-		deadline: stoppedTimer(), idle: stoppedTimer(), reattach: stoppedTimer(), again: stoppedTimer(), untidy: stoppedTimer(),
+		deadline: stoppedTimer(), idle: stoppedTimer(), reattach: stoppedTimer(), again: stoppedTimer(), untidy: stoppedTimer(), detach: stoppedTimer(),
 		log: inv.log.With("vm", rec.VM.ID),
 	}
 	// While it is up its last stop is of an earlier run, also when that had the
@@ -164,13 +168,16 @@ func (m *machine) loop(ctx context.Context, first func()) {
 			m.restart()
 		case <-m.untidy.C:
 			m.tidyDisk()
+			m.tidyPlugs()
+		case <-m.detach.C:
+			m.detachOverdue()
 		}
 	}
 }
 
 // release lets go of what the machine holds; the VM and its monitor live on.
 func (m *machine) release() {
-	for _, t := range []*time.Timer{m.deadline, m.idle, m.reattach, m.again, m.untidy} {
+	for _, t := range []*time.Timer{m.deadline, m.idle, m.reattach, m.again, m.untidy, m.detach} {
 		t.Stop()
 	}
 	if m.active != nil {

@@ -84,6 +84,7 @@ func (m *machine) restored(seen sight, h Handle, mon Monitor, open []api.Task) (
 		m.resume(open, true)
 		m.readjust()
 		m.tidyDisk()
+		m.tidyPlugs()
 		return true, before.State != m.state()
 	case h != nil: // begun and not running, or stopped meanwhile
 		if m.rec.VM.Status.RunID == 0 {
@@ -141,7 +142,7 @@ func (m *machine) adopt(run *Run) {
 func (m *machine) resume(open []api.Task, running bool) {
 	for _, t := range open {
 		if t.State == api.TaskQueued || t.Kind == api.TaskDelete || t.Kind == api.TaskPowerOff && running ||
-			t.Kind == api.TaskMerge && running && m.rec.Scrap == nil {
+			t.Kind == api.TaskMerge && running && m.rec.Scrap == nil || m.isToCome(t) || m.isToLeave(t) {
 			m.queue.Push(t)
 			continue
 		}
@@ -167,7 +168,11 @@ func (m *machine) resume(open []api.Task, running bool) {
 		case t.Kind == api.TaskPause, t.Kind == api.TaskResume:
 			m.finish(&api.Error{Code: api.CodeUnavailable, Detail: "the daemon was restarted before the kernel was asked"})
 		}
-		// What a snapshot or a merge has begun with is ended by tidyDisk.
+		// What a snapshot or a merge has begun with is ended by tidyDisk, and what is coming
+		// by tidyPlugs; what leaves is waited for once more.
+		if isDetach(t.Kind) && running {
+			m.detach.Reset(detachTimeout)
+		}
 		// A powerOff whose VM does not run is done when the rest is cleared away.
 	}
 }

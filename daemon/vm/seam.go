@@ -93,6 +93,14 @@ type Kernel interface {
 	Ended(ctx context.Context) ([]Run, error)
 	// Claims returns the disks that runs have, also runs that are gone.
 	Claims(ctx context.Context) ([]Claim, error)
+	// Attached returns what a run has, in the order in which it was attached.
+	Attached(ctx context.Context, run uint64) ([]Attached, error)
+}
+
+// Attached is a disk or a network card that a run has.
+type Attached struct {
+	Backend uint32 // its number there: higher than those of all before, and never used again
+	IsNIC   bool
 }
 
 // Claim is a disk that a run has.
@@ -114,6 +122,10 @@ var (
 	ErrDiskClaimed = errors.New("disk is claimed")
 	// ErrMonitorGone says that no monitor answers.
 	ErrMonitorGone = errors.New("monitor is gone")
+	// ErrNoDevice says that a monitor has no such device.
+	ErrNoDevice = errors.New("monitor has no such device")
+	// ErrRefused says that a monitor did not want to, and nothing has changed.
+	ErrRefused = errors.New("monitor refused")
 )
 
 // Handle is a descriptor of a kernel VM with all rights.
@@ -129,9 +141,9 @@ type Handle interface {
 	// files behind it, and returns the disk's number there. The caller closes the
 	// files. The error is ErrDiskClaimed when another has one of them.
 	AttachDisk(file *os.File, backing ...*os.File) (uint32, error)
-	// Detach takes a disk away; the monitor has its files until it closes them. One that
-	// is away is no error.
-	Detach(disk uint32) error
+	// Detach takes a disk or a network card away; the monitor has its files until it
+	// closes them. One that is away is no error.
+	Detach(backend uint32) error
 	// AttachNIC gives it a network card, with a vhost if that is not nil, and returns
 	// the card's number there. The caller closes the files.
 	AttachNIC(tap, vhost *os.File) (uint32, error)
@@ -207,16 +219,26 @@ type Monitor interface {
 	Start(ctx context.Context) error
 	// Save writes the machine, whose gate a snapshot keeps shut, to empty files.
 	Save(ctx context.Context, files *SavedFiles) error
-	// SwitchDisk lets a disk of the spec go on in an empty file that was attached, above
-	// what it is made of. After an error of the monitor's nothing has changed.
+	// Disks and network cards have numbers: their places in the spec that the machine
+	// began with. See Plugged.
+
+	// SwitchDisk lets a disk go on in an empty file that was attached, above what it is
+	// made of. After an error of the monitor's nothing has changed.
 	SwitchDisk(ctx context.Context, disk int, attached uint32) error
 	// MergeDisk does a step of the merge of a disk, and says how it is then.
 	MergeDisk(ctx context.Context, disk int, step MergeStep) (Merge, error)
 	Reset(ctx context.Context) error
-	// SetDisk and SetNIC give one of the spec's, of a guest that runs, the limits and
-	// the link that it is to have now.
-	SetDisk(ctx context.Context, index int, d api.DiskSpec) error
-	SetNIC(ctx context.Context, index int, n api.NICSpec) error
+	// SetDisk and SetNIC give one, of a guest that runs, the limits and the link that it
+	// is to have now.
+	SetDisk(ctx context.Context, number int, d api.DiskSpec) error
+	SetNIC(ctx context.Context, number int, n api.NICSpec) error
+	// AttachDisk and AttachNIC put one that the run has into the machine, and return its
+	// number: one that is free. errors.Is: ErrRefused.
+	AttachDisk(ctx context.Context, d api.DiskSpec, attached uint32) (int, error)
+	AttachNIC(ctx context.Context, n api.NICSpec, attached uint32) (int, error)
+	// Detach asks the guest to let go of one, which a report tells; it may be asked again.
+	// errors.Is: ErrNoDevice, which is one that it has let go of; ErrRefused.
+	Detach(ctx context.Context, isNIC bool, number int) error
 	// SetBalloon says how much memory the guest is to give back, in bytes.
 	SetBalloon(ctx context.Context, bytes int64) error
 	// Balloon says how much it has given.
@@ -278,14 +300,16 @@ type Report struct {
 	Resets        uint64 // resets by the guest so far; 0 in other reports
 	Stopped       string // text of an end; "" in other reports
 	Broken        *api.BrokenData
+	LetGo         bool // the guest let go of a device
 }
 
 // Record is a VM as the store keeps it.
 type Record struct {
 	VM      api.VM
 	UID     uint32
-	Monitor Process // of the last monitor that was spawned
-	Scrap   *Scrap  // nil: no disk has any
+	Monitor Process  // of the last monitor that was spawned
+	Scrap   *Scrap   // nil: no disk has any
+	Plugged *Plugged // nil: no device came or went in this run
 }
 
 // Scrap is a file of a disk that a snapshot or a merge has not ended with. When the disk

@@ -24,6 +24,7 @@ const (
 // one fails, or the start is aborted, abandon undoes all.
 func (m *machine) beginStart() {
 	m.forgetPlan()
+	m.rec.Plugged = nil
 	m.setState(api.StateStarting)
 	m.running, m.paused, m.resets, m.noted = false, false, 0, 0
 	m.progress(0, true)

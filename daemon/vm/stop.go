@@ -106,6 +106,7 @@ func (m *machine) torn(run Run, reaped bool, err error) {
 	m.rec.VM.Status.RunID = 0
 	m.setState(api.StateOff)
 	m.plan(ran)
+	unplugged := m.unplug()
 	var ended []api.Task
 	if a := m.active; a != nil {
 		// A start that was undone failed; a powerOff is done; a reset that is
@@ -118,6 +119,14 @@ func (m *machine) torn(run Run, reaped bool, err error) {
 				break
 			}
 			ended = append(ended, m.endTask(a.abort))
+		case api.TaskAttachDisk, api.TaskAttachNIC:
+			if !a.busy && !m.settling { // an earlier daemon's
+				ended = append(ended, m.endTask(&api.Error{Code: api.CodeStateConflict, Detail: "the VM stopped"}))
+			}
+		case api.TaskDetachDisk, api.TaskDetachNIC:
+			if !a.busy { // it waits for the guest
+				ended = append(ended, m.endTask(nil))
+			}
 		case api.TaskPause, api.TaskResume:
 			if !a.busy { // it waits for a word that the kernel does not say any more
 				ended = append(ended, m.endTask(&api.Error{Code: api.CodeStateConflict, Detail: "the VM stopped"}))
@@ -126,6 +135,9 @@ func (m *machine) torn(run Run, reaped bool, err error) {
 	}
 	m.commit("stopped", func(tx Tx) error {
 		errs := []error{m.saveStop(tx, fresh), m.save(tx)}
+		if unplugged {
+			errs = append(errs, tx.Event(api.EventVMChanged, m.ref(), m.rec.VM))
+		}
 		for _, t := range ended {
 			errs = append(errs, m.putTask(tx, t))
 		}

@@ -473,7 +473,7 @@ func TestPaused(t *testing.T) {
 	state(api.StateRunning)
 	pause(abi.PauseSnapshot)
 	state(api.StatePaused)
-	if s := r.get("a").Status; !slices.Equal(s.Allowed, []api.Verb{api.VerbPowerOff, api.VerbResume, api.VerbSnapshot, api.VerbMerge, api.VerbConsoleToken}) {
+	if s := r.get("a").Status; !slices.Equal(s.Allowed, []api.Verb{api.VerbPowerOff, api.VerbResume, api.VerbSnapshot, api.VerbMerge, api.VerbAttachDisk, api.VerbAttachNIC, api.VerbConsoleToken}) {
 		t.Errorf("allowed: %v", s.Allowed)
 	}
 	// The operator does not hold it.

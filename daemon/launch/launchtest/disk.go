@@ -18,6 +18,8 @@ type disk struct {
 	files map[uint32][]abi.Part
 	merge ctl.MergeState
 	looks int // since the merge began
+
+	leaving bool
 }
 
 // mergeLooks is how often a merge is looked at before it is done.
@@ -53,7 +55,7 @@ func (s *stub) hang() {
 
 // disk is called with mu.
 func (s *stub) disk(n uint8) (*disk, *ctl.Error) {
-	if int(n) >= len(s.disks) || s.state != ctl.Running {
+	if int(n) >= len(s.disks) || s.disks[n] == nil || s.disks[n].leaving || s.state != ctl.Running {
 		return nil, &ctl.Error{Code: ctl.DiskInvalid, Text: "the machine has no such disk"}
 	}
 	return s.disks[n], nil

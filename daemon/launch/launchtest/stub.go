@@ -60,6 +60,13 @@ const (
 	Unfinished = "unfinished\n" // does not answer who wants a merge finished
 	Unswitched = "unswitched\n" // cannot switch a disk, for any daemon
 	Unmerged   = "unmerged\n"   // cannot merge one, for any daemon
+	Ignores    = "ignores\n"    // asked to attach a device it has not, and does not answer
+	Takes      = "takes\n"      // likewise, and has
+	Drops      = "drops\n"      // lets go of a device, and tells nobody
+	Keeps      = "keeps\n"      // does not let go of one
+	Clings     = "clings\n"     // does not before it is reset, for any daemon
+	Bound      = "bound\n"      // refuses to detach one, for any daemon
+	Full       = "full\n"       // refuses to attach one, for any daemon
 )
 
 // IsStub reports whether this process was started as a monitor.
@@ -85,7 +92,8 @@ type stub struct {
 	behaviour string    // [mu]
 	vm        runVM     // [mu]
 	resets    uint32    // [mu]
-	disks     []*disk   // [mu]
+	disks     []*disk   // [mu] by number; nil: none
+	nics      []*nic    // [mu] likewise
 	balloon   uint64    // [mu] its target, which the guest has reached
 	daemons   int       // [mu] that connected so far
 }
@@ -214,13 +222,30 @@ func (s *stub) do(m ctl.Message, fds []int) (ctl.Message, *ctl.Error) {
 		if err := s.vm.Report(abi.ReasonReset, [4]uint64{}); err != nil {
 			return nil, &ctl.Error{Code: ctl.KernelFailed, Text: err.Error()}
 		}
-		go s.tell(&ctl.GuestReset{Count: s.resets})
+		events := append(s.letGo(), &ctl.GuestReset{Count: s.resets})
+		go func() {
+			for _, e := range events {
+				s.tell(e)
+			}
+		}()
 	case *ctl.SetDisk:
 		if s.state != ctl.Running || s.behaviour == Unlimited {
 			return nil, &ctl.Error{Code: ctl.DiskInvalid, Text: "no such disk"}
 		}
+		if _, e := s.disk(r.Disk); e != nil {
+			return nil, e
+		}
 		fmt.Fprintf(os.Stderr, "stub: disk %d has %+v\n", r.Disk, r.Limit)
+	case *ctl.AttachDisk:
+		return s.attachDisk(r)
+	case *ctl.AttachNIC:
+		return s.attachNIC(r)
+	case *ctl.Detach:
+		return nil, s.detach(r)
 	case *ctl.SetNIC:
+		if e := s.setNIC(r); e != nil {
+			return nil, e
+		}
 		fmt.Fprintf(os.Stderr, "stub: nic %d has %+v\n", r.NIC, *r)
 	case *ctl.Balloon:
 		if r.Target != ctl.KeepTarget {
@@ -282,6 +307,7 @@ func (s *stub) configure(m spec.Spec, fds []int) *ctl.Error {
 			}
 		}
 	}
+	s.addNICs(m.NICs)
 	s.state = ctl.Configured
 	return nil
 }

@@ -215,6 +215,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/vms/{id}:attachDisk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Add a disk to a VM, behind its others; the guest of one that is up finds it at once */
+        post: operations["attachDisk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/vms/{id}:attachNic": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Add a network card to a VM, as attachDisk */
+        post: operations["attachNic"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/vms/{id}:consoleToken": {
         parameters: {
             query?: never;
@@ -226,6 +260,40 @@ export interface paths {
         put?: never;
         /** Get a token that opens the console once; takes no Idempotency-Key, since the answer is a secret */
         post: operations["consoleToken"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/vms/{id}:detachDisk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take a disk from a VM: a guest that runs is asked to let go of it, and the task fails when it has not in 30 s; the disk then goes when it has, is reset or ends */
+        post: operations["detachDisk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/vms/{id}:detachNic": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take a network card from a VM, as detachDisk */
+        post: operations["detachNic"];
         delete?: never;
         options?: never;
         head?: never;
@@ -463,6 +531,17 @@ export interface components {
              */
             mode: "rw" | "ro";
         };
+        Device: {
+            disk?: components["schemas"]["DiskSpec"];
+            nic?: components["schemas"]["NICSpec"];
+        };
+        DiskAttach: {
+            disk: components["schemas"]["DiskSpec"];
+        };
+        DiskDetach: {
+            /** @description Of the disk, as in the VM's spec */
+            path: string;
+        };
         DiskSpec: {
             /** @description Of qcow2 and overlay: its backing file, that one's, and so on, all of them; the names inside the images are not used */
             backing?: components["schemas"]["BackingSpec"][] | null;
@@ -570,6 +649,13 @@ export interface components {
         LostData: {
             detail: string;
         };
+        NICAttach: {
+            nic: components["schemas"]["NICSpec"];
+        };
+        NICDetach: {
+            /** @description Of the network card, as in the VM's spec */
+            mac: string;
+        };
         NICSpec: {
             /** @description A bridge that vmctld was allowed to put VMs on */
             bridge: string;
@@ -587,7 +673,7 @@ export interface components {
              * @description Stable name of the kind of error
              * @enum {string}
              */
-            code: "invalidRequest" | "unknownField" | "nameInvalid" | "notFound" | "conflict" | "exists" | "stateConflict" | "preconditionFailed" | "preconditionRequired" | "unauthenticated" | "forbidden" | "tooLarge" | "limitExceeded" | "bootFileMissing" | "bootFileInvalid" | "diskMissing" | "diskInvalid" | "diskFormatInvalid" | "diskFormatRefused" | "diskBackingInvalid" | "diskInUse" | "networkMissing" | "networkInvalid" | "seedInvalid" | "seedTooLarge" | "saveInvalid" | "saveFailed" | "snapshotFailed" | "mergeInvalid" | "mergeFailed" | "initrdTooLarge" | "memoryInvalid" | "vcpusInvalid" | "cmdlineTooLong" | "idempotencyConflict" | "idempotencyInFlight" | "signatureMissing" | "signatureInvalid" | "signatureStale" | "signatureReplayed" | "sessionUnknown" | "monitorFailed" | "kernelFailed" | "methodNotAllowed" | "unavailable" | "internal";
+            code: "invalidRequest" | "unknownField" | "nameInvalid" | "notFound" | "conflict" | "exists" | "stateConflict" | "preconditionFailed" | "preconditionRequired" | "unauthenticated" | "forbidden" | "tooLarge" | "limitExceeded" | "bootFileMissing" | "bootFileInvalid" | "diskMissing" | "diskInvalid" | "diskFormatInvalid" | "diskFormatRefused" | "diskBackingInvalid" | "diskInUse" | "networkMissing" | "networkInvalid" | "seedInvalid" | "seedTooLarge" | "saveInvalid" | "saveFailed" | "snapshotFailed" | "mergeInvalid" | "mergeFailed" | "detachTimeout" | "initrdTooLarge" | "memoryInvalid" | "vcpusInvalid" | "cmdlineTooLong" | "idempotencyConflict" | "idempotencyInFlight" | "signatureMissing" | "signatureInvalid" | "signatureStale" | "signatureReplayed" | "sessionUnknown" | "monitorFailed" | "kernelFailed" | "methodNotAllowed" | "unavailable" | "internal";
             /** @description What happened, for people */
             detail: string;
             /** @description Each offending field */
@@ -717,6 +803,8 @@ export interface components {
             actor: string;
             /** Format: date-time */
             createdAt: string;
+            /** @description Of vm.attachDisk and the like: what comes or goes */
+            device?: components["schemas"]["Device"];
             /**
              * Format: int64
              * @description Of vm.snapshot and vm.merge: the disk's place in the VM's spec, from 0 on
@@ -728,7 +816,7 @@ export interface components {
             /** Format: uuid */
             id: string;
             /** @enum {string} */
-            kind: "vm.powerOn" | "vm.powerOff" | "vm.shutdown" | "vm.reset" | "vm.pause" | "vm.resume" | "vm.save" | "vm.snapshot" | "vm.merge" | "vm.delete";
+            kind: "vm.powerOn" | "vm.powerOff" | "vm.shutdown" | "vm.reset" | "vm.pause" | "vm.resume" | "vm.save" | "vm.snapshot" | "vm.merge" | "vm.attachDisk" | "vm.detachDisk" | "vm.attachNic" | "vm.detachNic" | "vm.delete";
             /** Format: int64 */
             progress: number;
             /**
@@ -873,7 +961,7 @@ export interface components {
         };
         VMStatus: {
             /** @description What can be asked of the VM in this state */
-            allowed: ("powerOn" | "powerOff" | "shutdown" | "reset" | "pause" | "resume" | "save" | "snapshot" | "merge" | "consoleToken" | "delete")[];
+            allowed: ("powerOn" | "powerOff" | "shutdown" | "reset" | "pause" | "resume" | "save" | "snapshot" | "merge" | "attachDisk" | "detachDisk" | "attachNic" | "detachNic" | "consoleToken" | "delete")[];
             /** @description Why the last run ended */
             lastStop?: components["schemas"]["LastStop"];
             /**
@@ -1468,6 +1556,84 @@ export interface operations {
             };
         };
     };
+    attachDisk: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body give the same answer for 24 h */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DiskAttach"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskAccepted"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    attachNic: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body give the same answer for 24 h */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NICAttach"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskAccepted"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     consoleToken: {
         parameters: {
             query?: never;
@@ -1492,6 +1658,84 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ConsoleToken"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    detachDisk: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body give the same answer for 24 h */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DiskDetach"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskAccepted"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    detachNic: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body give the same answer for 24 h */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description uuid or name of the VM */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NICDetach"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskAccepted"];
                 };
             };
             /** @description Error */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Label } from "@patternfly/react-core/dist/dynamic/components/Label";
 import type { Task } from "../api/model";
+import { named } from "../vm/power";
 
 const kinds: Record<Task["kind"], string> = {
   "vm.powerOn": "Power on",
@@ -12,11 +13,21 @@ const kinds: Record<Task["kind"], string> = {
   "vm.save": "Save",
   "vm.snapshot": "Snapshot",
   "vm.merge": "Merge",
+  "vm.attachDisk": "Attach",
+  "vm.detachDisk": "Detach",
+  "vm.attachNic": "Attach",
+  "vm.detachNic": "Detach",
   "vm.delete": "Delete",
 };
 
-export const taskKind = (task: Task) =>
-  (kinds[task.kind] ?? task.kind) + (task.disk === undefined ? "" : ` of disk ${task.disk}`);
+export const taskKind = (task: Task) => (kinds[task.kind] ?? task.kind) + subject(task);
+
+/** subject is what of the VM a task is for. */
+function subject({ disk, device }: Task): string {
+  if (disk !== undefined) return ` of disk ${disk}`;
+  if (device?.disk) return ` disk ${named(device.disk).disk.path}`;
+  return device?.nic ? ` network card ${device.nic.mac ?? ""}` : "";
+}
 
 export const taskTitle = (task: Task) => `${taskKind(task)} ${task.vm?.name ?? ""}`.trim();
 
