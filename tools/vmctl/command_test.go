@@ -42,6 +42,7 @@ func TestOutput(t *testing.T) {
 		{"vm-create-start", "vm create new --kernel vmlinuz --start"},
 		{"vm-on", "vm on db"}, {"vm-on-no-wait", "vm on db --no-wait"}, {"vm-off", "vm off web"}, {"vm-reset", "vm reset web db"},
 		{"vm-snapshot", "vm snapshot web"}, {"vm-merge", "vm merge web 2"},
+		{"vm-attach-disk", "vm attach-disk web a"}, {"vm-detach-disk", "vm detach-disk web a"},
 		{"vm-balloon", "vm balloon web"}, {"vm-balloon-set", "vm balloon web 512M"},
 		{"vm-delete", "vm delete db"}, {"vm-set", "vm set db --vcpus 4"},
 		{"tasks", "tasks"}, {"tasks-limit", "tasks list --limit 1 --vm web --state queued"},
@@ -166,6 +167,29 @@ func TestSet(t *testing.T) {
 	}
 }
 
+// TestPlug: what comes is said as vm create takes it, and what goes by its name.
+func TestPlug(t *testing.T) {
+	s := newStub(t)
+	u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
+	for line, want := range map[string]string{
+		"attach-disk web c,ro,serial=s,ops=3":        `web:attachDisk {"disk":{"path":"c","readOnly":true,"serial":"s","limit":{"opsPerSecond":3}}}`,
+		"detach-disk web c":                          `web:detachDisk {"path":"c"}`,
+		"attach-nic web br0,down,mac=m":              `web:attachNic {"nic":{"bridge":"br0","mac":"m","linkDown":true}}`,
+		"detach-nic web 52:54:00:00:00:01":           `web:detachNic {"mac":"52:54:00:00:00:01"}`,
+		"detach-nic web 52:54:00:00:00:02 --no-wait": `web:detachNic {"mac":"52:54:00:00:00:02"}`,
+	} {
+		out, errOut, status := u.run(append([]string{"vm"}, strings.Fields(line)...)...)
+		name, _, _ := strings.Cut(strings.Fields(line)[2], ",")
+		done := name + " " + line[:6] + "ed"
+		if strings.Contains(line, "no-wait") {
+			done = "task 7d7c"
+		}
+		if status != 0 || !strings.Contains(out, "web: "+done) || !strings.Contains(s.saw(), "POST /v1/vms/"+want) {
+			t.Errorf("%s: status %d, output %q, error %q: the server saw %s", line, status, out, errOut, s.saw())
+		}
+	}
+}
+
 func TestErrorsAndStatuses(t *testing.T) {
 	cases := []struct {
 		line   string
@@ -191,6 +215,9 @@ func TestErrorsAndStatuses(t *testing.T) {
 		{"vm create new --kernel k --nic ,mac=1", 2, "no bridge"},
 		{"vm create new --kernel k --nic br0,ip=1", 2, `"ip=1" is neither mac=ADDRESS nor down nor a limit`},
 		{"vm create new --kernel k --nic br0,rx-ops=x", 2, `"x" is no value of ops`},
+		{"vm attach-disk web a,rw", 2, `vm attach-disk web: "rw" is neither ro nor serial=TEXT`},
+		{"vm attach-nic web ,down", 2, "vm attach-nic web: no bridge"},
+		{"vm detach-disk web", 2, "usage: vmctl vm detach-disk VM FILE"},
 		{"vm balloon web lots", 2, `"lots" is no size`},
 		{"vm set db", 2, "nothing is to change"},
 		{"vm set none --vcpus 2", 3, "no VM none"},
@@ -300,14 +327,19 @@ func TestCompletion(t *testing.T) {
 	s := newStub(t)
 	u := newUser(t, "VMCTL_SOCKET", onSocket(t, s))
 	cases := map[string][]string{
-		"vm on ":           {"db\toff", "web\trunning"},
-		"vm on db ":        {"web\trunning"},
-		"console ":         {"db\toff", "web\trunning"},
-		"tasks --vm ":      {"db\toff", "web\trunning"},
-		"tasks show ":      {"7d7c0f6e-0000-4000-8000-0000000000a3\tpowerOff web queued"},
-		"vm list -o ":      {"json", "table"},
-		"vm create x --on": {"--on-reset"},
+		"vm on ":              {"db\toff", "web\trunning"},
+		"vm on db ":           {"web\trunning"},
+		"console ":            {"db\toff", "web\trunning"},
+		"tasks --vm ":         {"db\toff", "web\trunning"},
+		"tasks show ":         {"7d7c0f6e-0000-4000-8000-0000000000a3\tpowerOff web queued"},
+		"vm list -o ":         {"json", "table"},
+		"vm create x --on":    {"--on-reset"},
+		"vm detach-disk web ": {"data.img"},
+		"vm detach-nic web ":  {"52:54:00:00:00:01"},
+		"vm attach-disk ":     {"db\toff", "web\trunning"},
 	}
+	s.vms["web"].Spec.Disks = []api.DiskSpec{{Path: "overlay", Own: true, Backing: []api.BackingSpec{{Path: "data.img"}}}}
+	s.vms["web"].Spec.NICs = []api.NICSpec{{Bridge: "br0", MAC: "52:54:00:00:00:01"}}
 	for line, want := range cases {
 		words := append([]string{"__complete"}, strings.Split(line, " ")...)
 		out, _, status := u.run(words...)

@@ -81,14 +81,14 @@ func limitLine(prefix string, l *api.RateLimit) (line string) {
 }
 
 // parseAll reads the values of a flag that may be repeated; a single empty one is none.
-func parseAll[T any](texts []string, parse func(string) (T, error)) (all []T, err error) {
+func parseAll[T any](flag string, texts []string, parse func(string) (T, error)) (all []T, err error) {
 	if len(texts) == 1 && texts[0] == "" {
 		return nil, nil
 	}
 	for _, text := range texts {
 		v, err := parse(text)
 		if err != nil {
-			return nil, usageError{err}
+			return nil, usageError{fmt.Errorf("%s %s: %w", flag, text, err)}
 		}
 		all = append(all, v)
 	}
@@ -210,12 +210,12 @@ func (f *setFlags) patch(flags *pflag.FlagSet, now api.VMSpec) (map[string]any, 
 // devices makes the devices of a spec those that the flags ask for.
 func (f *setFlags) devices(flags *pflag.FlagSet, spec *api.VMSpec) (err error) {
 	if flags.Changed("disk") {
-		if spec.Disks, err = parseAll(f.disks, parseDisk); err != nil {
+		if spec.Disks, err = parseAll("--disk", f.disks, parseDisk); err != nil {
 			return err
 		}
 	}
 	if flags.Changed("nic") {
-		if spec.NICs, err = parseAll(f.nics, parseNIC); err != nil {
+		if spec.NICs, err = parseAll("--nic", f.nics, parseNIC); err != nil {
 			return err
 		}
 	}

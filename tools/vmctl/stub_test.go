@@ -171,6 +171,9 @@ func (s *stub) vm(w http.ResponseWriter, r *http.Request, vm *api.VM, verb strin
 		if verb == "snapshot" || verb == "merge" {
 			task.Disk = &disk
 		}
+		if strings.HasPrefix(verb, "attach") || strings.HasPrefix(verb, "detach") {
+			task.Device = &api.Device{Disk: &api.DiskSpec{Path: "a"}}
+		}
 		s.tasks[task.ID] = task
 		answer(w, 202, api.TaskAccepted{Task: *task})
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -18,7 +19,7 @@ import (
 func (p *program) vmCommand() *cobra.Command {
 	return p.group(&cobra.Command{Use: "vm", Short: "Create, list, power and delete VMs"},
 		p.vmList(), p.vmShow(), p.vmSeed(), p.vmCreate(), p.vmSet(), p.vmDelete(), p.vmOn(), p.vmOff(), p.vmShutdown(), p.vmReset(), p.vmPause(), p.vmResume(), p.vmSave(),
-		p.vmSnapshot(), p.vmMerge(), p.vmBalloon())
+		p.vmSnapshot(), p.vmMerge(), p.vmAttachDisk(), p.vmDetachDisk(), p.vmAttachNIC(), p.vmDetachNIC(), p.vmBalloon())
 }
 
 func (p *program) vmList() *cobra.Command {
@@ -207,7 +208,7 @@ func parseDisk(text string) (api.DiskSpec, error) {
 	words := strings.Split(text, ",")
 	d := api.DiskSpec{Path: words[0]}
 	if d.Path == "" {
-		return d, fmt.Errorf("--disk %s: no file", text)
+		return d, errors.New("no file")
 	}
 	for _, w := range words[1:] {
 		key, value, ok := strings.Cut(w, "=")
@@ -221,15 +222,15 @@ func parseDisk(text string) (api.DiskSpec, error) {
 		case ok && key == "backing":
 			format, path, ok := strings.Cut(value, ":")
 			if !ok || path == "" {
-				return d, fmt.Errorf("--disk %s: %q is not backing=FORMAT:FILE", text, w)
+				return d, fmt.Errorf("%q is not backing=FORMAT:FILE", w)
 			}
 			d.Backing = append(d.Backing, api.BackingSpec{Path: path, Format: api.DiskFormat(format)})
 		case ok && isLimit(key):
 			if err := setLimit(&d.Limit, key, value); err != nil {
-				return d, fmt.Errorf("--disk %s: %w", text, err)
+				return d, err
 			}
 		default:
-			return d, fmt.Errorf("--disk %s: %q is neither ro nor serial=TEXT, format=FORMAT, backing=FORMAT:FILE or a limit", text, w)
+			return d, fmt.Errorf("%q is neither ro nor serial=TEXT, format=FORMAT, backing=FORMAT:FILE or a limit", w)
 		}
 	}
 	return d, nil
@@ -240,7 +241,7 @@ func parseNIC(text string) (api.NICSpec, error) {
 	words := strings.Split(text, ",")
 	n := api.NICSpec{Bridge: words[0]}
 	if n.Bridge == "" {
-		return n, fmt.Errorf("--nic %s: no bridge", text)
+		return n, errors.New("no bridge")
 	}
 	for _, w := range words[1:] {
 		if mac, ok := strings.CutPrefix(w, "mac="); ok {
@@ -248,7 +249,7 @@ func parseNIC(text string) (api.NICSpec, error) {
 		} else if w == "down" {
 			n.LinkDown = true
 		} else if err := limitNIC(&n, w); err != nil {
-			return n, fmt.Errorf("--nic %s: %w", text, err)
+			return n, err
 		}
 	}
 	return n, nil
@@ -283,10 +284,10 @@ func (p *program) vmCreate() *cobra.Command {
 			if err != nil {
 				return usageError{fmt.Errorf("--memory: %w", err)}
 			}
-			if spec.Disks, err = parseAll(disks, parseDisk); err != nil {
+			if spec.Disks, err = parseAll("--disk", disks, parseDisk); err != nil {
 				return err
 			}
-			if spec.NICs, err = parseAll(nics, parseNIC); err != nil {
+			if spec.NICs, err = parseAll("--nic", nics, parseNIC); err != nil {
 				return err
 			}
 			if spec.Vsock, err = parseVsock(vsock); err != nil {
