@@ -239,6 +239,60 @@ func TestSnapshots(t *testing.T) {
 	c.ok("vm", "delete", "snap")
 }
 
+// TestHotPlug: a guest finds disks and network cards that come while it runs, and lets go
+// of those that are to go; those behind them are what they were, though their places are
+// others.
+func TestHotPlug(t *testing.T) {
+	c := login(t)
+	c.ok("vm", "create", "plug", "--kernel", "vmlinuz", "--initrd", "virtio.img", "--cmdline", "console=hvc0 quiet", "--memory", "256M",
+		"--disk", "scratch.img,serial=first", "--console", "virtio")
+	say := func(typed, answer string) {
+		t.Helper()
+		if out, status := c.run(typed, "console", "plug", "--wait-for", answer, "--timeout", "120s"); status != 0 {
+			t.Fatalf("%q: status %d\n%s", typed, status, out)
+		}
+	}
+	steps := 100
+	until := func(command string) {
+		t.Helper()
+		steps++
+		say(fmt.Sprintf("i=0; until %s || [ $i = 200 ]; do i=$((i+1)); sleep 0.1; done; %s && echo yes$((%d+1))\n", command, command, steps-1), fmt.Sprintf(`(?m)^yes%d\r?$`, steps))
+	}
+	c.ok("vm", "on", "plug")
+	say("", "guest# ")
+	c.ok("vm", "attach-disk", "plug", "spare.img,serial=second")
+	c.refused(1, "diskInvalid", "vm", "attach-disk", "plug", "spare.img")
+	until("[ -b /dev/vdb ]")
+	say("cat /sys/block/vdb/serial; echo; echo of the $((6*7)) | dd of=/dev/vdb conv=sync,fsync 2>/dev/null; echo is $((40+2))\n", `(?m)^second\r?\nis 42\r?$`)
+	c.ok("vm", "attach-nic", "plug", "vmbr0,mac=52:54:00:00:77:02")
+	until("[ -e /sys/class/net/eth0 ]")
+	say("ip link set eth0 up; ip addr add 192.168.77.3/24 dev eth0; ping -c 3 -W 20 192.168.77.1 | grep -c 'bytes from'\n", `(?m)^3\r?$`)
+	c.refused(4, "stateConflict", "vm", "save", "plug")
+
+	c.ok("vm", "detach-disk", "plug", "scratch.img")
+	until("[ ! -b /dev/vda ]")
+	c.refused(3, "notFound", "vm", "detach-disk", "plug", "scratch.img")
+	// What is left is the first of the spec now, and the guest's second still.
+	c.ok("vm", "snapshot", "plug", "0")
+	say("head -n 1 /dev/vdb; echo is $((40+3))\n", `(?m)^of the 42\r?\nis 43\r?$`)
+	c.ok("vm", "set", "plug", "--disk-limit", "0,bytes=1M,burst=1ms", "--link", "0=down")
+	until("[ $(cat /sys/class/net/eth0/carrier) = 0 ]")
+	c.ok("vm", "set", "plug", "--disk-limit", "0")
+	c.refused(1, "diskInvalid", "vm", "detach-disk", "plug", "spare.img")
+	c.ok("vm", "detach-nic", "plug", "52:54:00:00:77:02")
+	until("[ ! -e /sys/class/net/eth0 ]")
+	c.ok("vm", "attach-disk", "plug", "scratch.img,serial=first")
+	until("[ -b /dev/vda ]")
+	say("cat /sys/block/vda/serial; echo; sync; echo is $((40+4))\n", `(?m)^first\r?\nis 44\r?$`)
+	c.ok("vm", "off", "plug")
+	c.ok("vm", "detach-disk", "plug", "scratch.img")
+	c.ok("vm", "on", "plug")
+	say("", `(?s)(init reached.*guest# .*){2}`) // the console shows the first time, too
+	say("cat /sys/block/vda/serial; echo; head -n 1 /dev/vda; ls /sys/block | grep -c vd; echo is $((40+5))\n", `(?m)^second\r?\nof the 42\r?\n1\r?\nis 45\r?$`)
+	c.ok("vm", "off", "plug")
+	c.ok("vm", "delete", "plug")
+}
+
 // TestBalloon: a guest gives memory back while it runs, and after its next power-on, and
 // has it again when it may.
 func TestBalloon(t *testing.T) {

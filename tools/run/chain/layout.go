@@ -84,7 +84,7 @@ func layOut(guestDir string) (vmctld, vmhttp account, err error) {
 	if err := shareKey(vmctld, vmhttp); err != nil {
 		return vmctld, vmhttp, err
 	}
-	return vmctld, vmhttp, errors.Join(copyBoot(guestDir), makeDisk(vmctld), makeBridge(vmctld), delegateCgroup(vmctld))
+	return vmctld, vmhttp, errors.Join(copyBoot(guestDir), makeDisks(vmctld), makeBridge(vmctld), delegateCgroup(vmctld))
 }
 
 // setEntries puts lines into a database of users or groups, in place of those
@@ -145,13 +145,17 @@ func copyBoot(guestDir string) error {
 	return nil
 }
 
-// scratchSize is how large the disk is, in bytes.
+// scratchSize is how large the disks are, in bytes.
 const scratchSize = 64 << 20
 
-// makeDisk makes an empty disk that specs may name.
-func makeDisk(owner account) error {
-	const path = "/var/lib/vmctl/disks/scratch.img"
-	return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, scratchSize), os.Chown(path, int(owner.id), int(owner.id)))
+// makeDisks makes empty disks that specs may name.
+func makeDisks(owner account) error {
+	var errs []error
+	for _, name := range []string{"scratch.img", "spare.img"} {
+		path := filepath.Join("/var/lib/vmctl/disks", name)
+		errs = append(errs, os.WriteFile(path, nil, 0o600), os.Truncate(path, scratchSize), os.Chown(path, int(owner.id), int(owner.id)))
+	}
+	return errors.Join(errs...)
 }
 
 // The bridge that VMs may be on, and the machine's address there.
