@@ -74,7 +74,7 @@ func (m *machine) admit(verb api.Verb, of target) error {
 	if verb == api.VerbDelete && m.queue.Len() > 0 {
 		return conflict("tasks of this VM wait")
 	}
-	if verb == api.VerbSave && m.rec.Plugged != nil {
+	if verb == api.VerbSave && m.varied() {
 		return errVaried()
 	}
 	if verb == api.VerbPowerOn {

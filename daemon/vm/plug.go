@@ -31,7 +31,8 @@ import (
 type Plugged struct {
 	Disks  []Plug  `json:"disks"` // by place in the spec
 	NICs   []Plug  `json:"nics"`
-	Taps   int     `json:"taps"` // how many the run has had
+	Taps   int     `json:"taps"`   // how many the run has had
+	Varied bool    `json:"varied"` // the machine is not what it began as
 	Coming *Coming `json:"coming,omitempty"`
 }
 
@@ -62,7 +63,7 @@ func isDetach(k api.TaskKind) bool { return k == api.TaskDetachDisk || k == api.
 func (m *machine) plugged() Plugged {
 	spec := m.rec.VM.Spec
 	if p := m.rec.Plugged; p != nil {
-		return Plugged{Disks: slices.Clone(p.Disks), NICs: slices.Clone(p.NICs), Taps: p.Taps, Coming: p.Coming}
+		return Plugged{Disks: slices.Clone(p.Disks), NICs: slices.Clone(p.NICs), Taps: p.Taps, Varied: p.Varied, Coming: p.Coming}
 	}
 	return Plugged{Disks: numbered(len(spec.Disks)), NICs: numbered(len(spec.NICs)), Taps: len(spec.NICs)}
 }
@@ -389,7 +390,7 @@ func (m *machine) came(number int) {
 		}
 	}
 	*plugs = append(*plugs, Plug{Number: number})
-	p.Coming = nil
+	p.Coming, p.Varied = nil, true
 	m.rec.Plugged = &p
 	m.become(with(m.rec.VM.Spec, d))
 	m.endPlug(isAttach, nil)
@@ -788,8 +789,21 @@ func (m *machine) takeOut(gone []leaver) {
 		*plugs = slices.Delete(*plugs, l.place, l.place+1)
 		spec = without(spec, l.isNIC, l.place)
 	}
+	p.Varied = true
 	m.rec.Plugged = &p
 	m.become(spec)
+}
+
+// varied reports whether a machine cannot be saved: one that is restored begins with the
+// devices of its spec, in their order, and what leaves is of the spec no more when the run
+// has ended.
+func (m *machine) varied() bool {
+	p := m.rec.Plugged
+	return p != nil && (p.Varied || p.Coming != nil || len(m.leavers()) > 0)
+}
+
+func errVaried() error {
+	return &api.Error{Code: api.CodeStateConflict, Detail: "devices of the VM came or went since it was powered on: it can be saved after it was powered off and on"}
 }
 
 // unplug is the end of a run: what its guest was asked to let go of goes with it. It

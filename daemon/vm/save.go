@@ -24,7 +24,7 @@ func (m *machine) beginSave() {
 		m.finish(&api.Error{Code: api.CodeMonitorFailed, Detail: "no connection to the monitor"})
 		return
 	}
-	if m.rec.Plugged != nil {
+	if m.varied() {
 		m.finish(errVaried())
 		return
 	}
@@ -32,12 +32,6 @@ func (m *machine) beginSave() {
 		room, err := m.inv.saveRun(ctx, h, mon, id)
 		return func() { m.wasSaved(h, room, err) }
 	})
-}
-
-// errVaried is a machine that the monitor would not save: one that is restored begins with
-// the devices of its spec, and these came and went in another order.
-func errVaried() error {
-	return &api.Error{Code: api.CodeStateConflict, Detail: "devices of the VM came or went since it was powered on: it can be saved after it was powered off and on"}
 }
 
 func (inv *Inventory) saveRun(ctx context.Context, h Handle, mon Monitor, id string) (room int64, err error) {

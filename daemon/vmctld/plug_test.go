@@ -273,6 +273,8 @@ func TestPlugFails(t *testing.T) {
 		}
 		r.wantDevices("web", "a")
 	}
+	r.power("web", "save") // it is what it was
+	r.power("web", "powerOn")
 	r.power("web", "powerOff")
 	want[api.VM](r, r.patch("web", `{"spec":{"boot":{"kernel":"bound"},"disks":[{"path":"a"},{"path":"b"}]}}`), 200)
 	r.power("web", "powerOn")
@@ -410,6 +412,9 @@ func TestClings(t *testing.T) {
 	r := newPlugRig(t)
 	vm := r.withDisks("web", "clings", `{"path":"a"},{"path":"b"},{"path":"c"}`)
 	r.power("web", "powerOn")
+	again := r.withDisks("next", "clings", `{"path":"d"},{"path":"e"}`)
+	r.power("next", "powerOn")
+	late := r.plug("next", "detachDisk", diskPath("d"))
 	r.plugs("web", "attachNic", card(1))
 	r.plugs("web", "attachNic", card(2))
 	detach := r.plug("web", "detachDisk", diskPath("b"))
@@ -421,6 +426,15 @@ func TestClings(t *testing.T) {
 	r.refused(r.do("POST", "/v1/vms/web/disks/2:snapshot", ""), 409, api.CodeStateConflict) // may be 1 soon
 	if got := r.end(r.askDisk("web", "snapshot", 0)); got.State != api.TaskSucceeded {
 		t.Errorf("%+v", got.Error)
+	}
+	if got := r.end(late); got.State != api.TaskFailed || got.Error.Code != api.CodeDetachTimeout {
+		t.Errorf("%+v %+v", got, got.Error)
+	}
+	r.refused(r.do("POST", "/v1/vms/next:save", ""), 409, api.CodeStateConflict) // it may go
+	late = r.plug("next", "detachDisk", diskPath("d"))
+	r.power("next", "powerOff")
+	if got := r.end(late); got.State != api.TaskFailed || r.devices(again.ID) != "e" {
+		t.Errorf("%+v %+v, it has %s", got, got.Error, r.devices(again.ID))
 	}
 	// A change of the others leaves it alone.
 	want[api.VM](r, r.patch("web", `{"spec":{"disks":[{"path":"a"},{"path":"b"},{"path":"c","limit":{"opsPerSecond":9}}]}}`), 200)
