@@ -128,17 +128,17 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 		machine.Console = spec.Virtio
 	}
 	for i, d := range s.Disks {
-		machine.Disks = append(machine.Disks, disk(d, backends.Disks[i]))
+		machine.Disks = put(machine.Disks, backends.Numbers.Disks[i].Number, disk(d, backends.Disks[i]))
 	}
 	if backends.Seed != 0 {
-		machine.Disks = append(machine.Disks, spec.Disk{Backend: backends.Seed, ReadOnly: true, ID: seedID})
+		machine.Disks = put(machine.Disks, backends.Numbers.Seed, spec.Disk{Backend: backends.Seed, ReadOnly: true, ID: seedID})
 	}
 	for i, n := range s.NICs {
 		card, err := nic(n, backends.NICs[i])
 		if err != nil {
 			return err
 		}
-		machine.NICs = append(machine.NICs, card)
+		machine.NICs = put(machine.NICs, backends.Numbers.NICs[i].Number, card)
 	}
 	vsock := -1
 	if s.Vsock != nil {
@@ -159,6 +159,15 @@ func (m *Monitor) Configure(ctx context.Context, s api.VMSpec, backends vm.Backe
 		return m.told(m.client.Restore(ctx, machine, int(run.Fd()), int(f.State.Fd()), int(f.Memory.Fd()), kernel, initrd, vsock))
 	}
 	return m.told(m.client.Configure(ctx, machine, int(run.Fd()), kernel, initrd, vsock))
+}
+
+// put puts a device into a list at its number, behind as many as are missing.
+func put[T any](list []T, n int, v T) []T {
+	if n >= len(list) {
+		list = append(list, make([]T, n+1-len(list))...)
+	}
+	list[n] = v
+	return list
 }
 
 // disk is a disk of the files that are its own, the uppermost first.

@@ -74,8 +74,8 @@ func (m *machine) admit(verb api.Verb, of target) error {
 	if verb == api.VerbDelete && m.queue.Len() > 0 {
 		return conflict("tasks of this VM wait")
 	}
-	if verb == api.VerbSave && m.varied() {
-		return errVaried()
+	if verb == api.VerbSave && m.moving() {
+		return errMoving()
 	}
 	if verb == api.VerbPowerOn {
 		return m.inv.check(m.rec.VM.Spec)

@@ -28,6 +28,8 @@ type Backends struct {
 	Disks [][]uint32 // of each the files that are its own, the uppermost first
 	NICs  []uint32
 	Seed  uint32
+	// Numbers are those that they have in the machine, by place in the spec.
+	Numbers Plugged
 }
 
 // attach gives disks and network cards to the run. The daemon keeps no file of them

@@ -14,7 +14,8 @@ import (
 )
 
 // Plugged says, of a run whose devices came or went, which of the monitor's the spec's are:
-// a device keeps its number, and its place is another when one before it goes.
+// a device keeps its number, and its place is another when one before it goes. What goes on
+// from a save has the numbers that it had.
 //
 // Here, too, what is recorded can be followed whatever is cut off:
 //
@@ -31,8 +32,8 @@ import (
 type Plugged struct {
 	Disks  []Plug  `json:"disks"` // by place in the spec
 	NICs   []Plug  `json:"nics"`
-	Taps   int     `json:"taps"`   // how many the run has had
-	Varied bool    `json:"varied"` // the machine is not what it began as
+	Seed   int     `json:"seed"` // the number of the seed's disk, if there is one
+	Taps   int     `json:"taps"` // how many the run has had
 	Coming *Coming `json:"coming,omitempty"`
 }
 
@@ -60,13 +61,17 @@ func isAttach(k api.TaskKind) bool { return k == api.TaskAttachDisk || k == api.
 func isDetach(k api.TaskKind) bool { return k == api.TaskDetachDisk || k == api.TaskDetachNIC }
 
 // plugged is a copy of what is recorded, or that all have the numbers of their places.
-func (m *machine) plugged() Plugged {
-	spec := m.rec.VM.Spec
-	if p := m.rec.Plugged; p != nil {
-		return Plugged{Disks: slices.Clone(p.Disks), NICs: slices.Clone(p.NICs), Taps: p.Taps, Varied: p.Varied, Coming: p.Coming}
+func (r Record) plugged() Plugged {
+	if p := r.Plugged; p != nil {
+		copied := *p
+		copied.Disks, copied.NICs = slices.Clone(p.Disks), slices.Clone(p.NICs)
+		return copied
 	}
-	return Plugged{Disks: numbered(len(spec.Disks)), NICs: numbered(len(spec.NICs)), Taps: len(spec.NICs)}
+	disks, cards := len(r.VM.Spec.Disks), len(r.VM.Spec.NICs)
+	return Plugged{Disks: numbered(disks), NICs: numbered(cards), Seed: disks, Taps: cards}
 }
+
+func (m *machine) plugged() Plugged { return m.rec.plugged() }
 
 func numbered(n int) []Plug {
 	plugs := make([]Plug, n)
@@ -390,7 +395,7 @@ func (m *machine) came(number int) {
 		}
 	}
 	*plugs = append(*plugs, Plug{Number: number})
-	p.Coming, p.Varied = nil, true
+	p.Coming = nil
 	m.rec.Plugged = &p
 	m.become(with(m.rec.VM.Spec, d))
 	m.endPlug(isAttach, nil)
@@ -789,21 +794,19 @@ func (m *machine) takeOut(gone []leaver) {
 		*plugs = slices.Delete(*plugs, l.place, l.place+1)
 		spec = without(spec, l.isNIC, l.place)
 	}
-	p.Varied = true
 	m.rec.Plugged = &p
 	m.become(spec)
 }
 
-// varied reports whether a machine cannot be saved: one that is restored begins with the
-// devices of its spec, in their order, and what leaves is of the spec no more when the run
-// has ended.
-func (m *machine) varied() bool {
+// moving reports whether a device is about to come or to go: a machine is not saved then,
+// as it is of the spec, or not, when the run has ended.
+func (m *machine) moving() bool {
 	p := m.rec.Plugged
-	return p != nil && (p.Varied || p.Coming != nil || len(m.leavers()) > 0)
+	return p != nil && (p.Coming != nil || len(m.leavers()) > 0)
 }
 
-func errVaried() error {
-	return &api.Error{Code: api.CodeStateConflict, Detail: "devices of the VM came or went since it was powered on: it can be saved after it was powered off and on"}
+func errMoving() error {
+	return &api.Error{Code: api.CodeStateConflict, Detail: "a device of the VM is about to come or to go: it can be saved when it has, or after it was powered off and on"}
 }
 
 // unplug is the end of a run: what its guest was asked to let go of goes with it. It
@@ -813,6 +816,9 @@ func (m *machine) unplug() bool {
 	if len(gone) > 0 {
 		m.takeOut(gone)
 	}
-	m.rec.Plugged, m.letGo = nil, false
+	m.letGo = false
+	if m.rec.VM.Status.Saved == nil {
+		m.rec.Plugged = nil
+	}
 	return len(gone) > 0
 }

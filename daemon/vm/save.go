@@ -24,8 +24,8 @@ func (m *machine) beginSave() {
 		m.finish(&api.Error{Code: api.CodeMonitorFailed, Detail: "no connection to the monitor"})
 		return
 	}
-	if m.varied() {
-		m.finish(errVaried())
+	if m.moving() {
+		m.finish(errMoving())
 		return
 	}
 	m.step(func(ctx context.Context) func() {
@@ -93,7 +93,7 @@ func (m *machine) dropSave(outcome error) {
 		err := m.inv.saves.remove(id)
 		return func() {
 			if err == nil && m.rec.VM.Status.Saved != nil {
-				m.rec.VM.Status.Saved = nil
+				m.rec.VM.Status.Saved, m.rec.Plugged = nil, nil
 				m.setState(m.state())
 				m.commit("forget save", m.save)
 			}

@@ -24,7 +24,12 @@ const (
 // one fails, or the start is aborted, abandon undoes all.
 func (m *machine) beginStart() {
 	m.forgetPlan()
-	m.rec.Plugged = nil
+	if m.rec.VM.Status.Saved == nil {
+		m.rec.Plugged = nil
+	} else if p := m.plugged(); m.rec.Plugged != nil {
+		p.Taps = len(p.NICs)
+		m.rec.Plugged = &p
+	}
 	m.setState(api.StateStarting)
 	m.running, m.paused, m.resets, m.noted = false, false, 0, 0
 	m.progress(0, true)
@@ -139,6 +144,7 @@ func (inv *Inventory) configureRun(ctx context.Context, mon Monitor, h Handle, r
 	if err != nil {
 		return false, err
 	}
+	backends.Numbers = rec.plugged()
 	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
 	defer cancel()
 	run, err := h.RunFile()

@@ -143,7 +143,6 @@ func TestPlug(t *testing.T) {
 	}
 	r.refused(r.do("POST", "/v1/vms/web:detachDisk", diskPath("d")), 422, api.CodeDiskInvalid) // has snapshots
 	r.refused(r.do("POST", "/v1/vms/web:attachDisk", disk("d")), 422, api.CodeDiskInvalid)
-	r.refused(r.do("POST", "/v1/vms/web:save", ""), 409, api.CodeStateConflict)
 	r.power("web", "pause")
 	r.refused(r.do("POST", "/v1/vms/web:detachDisk", diskPath("c")), 409, api.CodeStateConflict) // the guest could not
 	r.refused(r.do("POST", "/v1/vms/web:detachNic", cardMAC(2)), 409, api.CodeStateConflict)
@@ -157,6 +156,16 @@ func TestPlug(t *testing.T) {
 	if got := r.end(r.askDisk("web", "snapshot", 3)); got.State != api.TaskSucceeded { // b
 		t.Errorf("%+v", got.Error)
 	}
+	// What goes on from a save has the numbers that it had: 0, 1, 3, 4, and 0, 2.
+	r.power("web", "save")
+	r.kill()
+	r.start()
+	r.power("web", "powerOn")
+	want[api.VM](r, r.patch("web", fmt.Sprintf(`{"spec":{"disks":[{"path":"a"},{"path":"d"},{"path":"e","limit":{"bytesPerSecond":8192}},{"path":"b"}],`+
+		`"nics":[{"bridge":"vmctest","mac":%q},{"bridge":"vmctest","mac":%q,"sendLimit":{"opsPerSecond":9}}]}}`, mac(3), mac(4))), 200)
+	r.until("e and 4 have it", func() bool {
+		return strings.Contains(r.log.String(), "disk 3 has {Bytes:8192 ") && strings.Contains(r.log.String(), "nic 2 has {NIC:2 Receive:{Bytes:0 Ops:0 Burst:0} Send:{Bytes:0 Ops:9 ")
+	})
 	r.power("web", "powerOff")
 	r.power("web", "powerOn")
 	if got := r.end(r.askDisk("web", "snapshot", 2)); got.State != api.TaskSucceeded { // e, which is number 2 now
@@ -192,9 +201,16 @@ func TestPlugWithSeed(t *testing.T) {
 	if got := r.end(r.askDisk("web", "snapshot", 1)); got.State != api.TaskSucceeded {
 		t.Errorf("%+v", got.Error)
 	}
+	r.plugs("web", "detachDisk", diskPath("a"))
+	r.power("web", "save")
+	r.power("web", "powerOn")
 	r.plugs("web", "detachDisk", diskPath("c"))
-	if got := r.devices("web"); got != "a b" || !r.claimed(4) {
+	if got := r.devices("web"); got != "b" {
 		t.Errorf("it has %s", got)
+	}
+	r.power("web", "powerOff")
+	if r.get("web").Status.Saved != nil {
+		t.Error("it is saved")
 	}
 }
 

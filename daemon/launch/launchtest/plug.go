@@ -145,6 +145,10 @@ func (s *stub) setNIC(r *ctl.SetNIC) *ctl.Error {
 // addNICs is called with mu.
 func (s *stub) addNICs(all []spec.NIC) {
 	for _, n := range all {
+		if n.None() {
+			s.nics = append(s.nics, nil)
+			continue
+		}
 		s.nics = append(s.nics, &nic{backend: n.Backend})
 	}
 }

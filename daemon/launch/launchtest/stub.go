@@ -295,6 +295,10 @@ func (s *stub) configure(m spec.Spec, fds []int) *ctl.Error {
 		return &ctl.Error{Code: ctl.KernelFailed, Text: err.Error()}
 	}
 	for _, d := range m.Disks {
+		if d.None() {
+			s.disks = append(s.disks, nil)
+			continue
+		}
 		made, ok := s.openDisk(d)
 		if !ok {
 			return &ctl.Error{Code: ctl.DiskInvalid, Text: "no such disk is attached to the VM"}
