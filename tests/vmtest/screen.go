@@ -90,6 +90,9 @@ func (s *Screen) Expect(text string) {
 	s.seen += at + len(text)
 }
 
+// Seen is how much of Text was passed.
+func (s *Screen) Seen() int { return s.seen }
+
 // Run types a command into the guest's shell and returns what it prints.
 func (s *Screen) Run(command string) string {
 	s.t.Helper()
