@@ -119,9 +119,11 @@ guest: $(LAB)
 	@$(LAB) initrd --out build/guest/initrd.img
 	@$(LAB) initrd --out build/guest/virtio.img --modules --kernel 6.12
 
-# A disk with a whole Debian for them.
+# Disks with whole Debians for them.
 disk: guest
 	@$(LAB) disk --out build/guest/debian.img
+	@$(LAB) disk --kernel 6.1 --out build/guest/debian-6.1.img
+	@$(LAB) disk --kernel new --out build/guest/debian-new.img
 
 ui-modules: frontdoor/ui/node_modules/.package-lock.json
 

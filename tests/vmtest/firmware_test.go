@@ -6,6 +6,7 @@ package vmtest_test
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -113,13 +114,15 @@ func bootDebian(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
 }
 
 // withDebian is a config with a copy of that disk before its own.
-func withDebian(t *testing.T, c vmtest.Config) vmtest.Config {
+func withDebian(t *testing.T, c vmtest.Config) vmtest.Config { return withImage(t, debian, c) }
+
+func withImage(t *testing.T, image string, c vmtest.Config) vmtest.Config {
 	t.Helper()
 	disk := filepath.Join(t.TempDir(), "debian")
-	if out, err := exec.Command("cp", "--sparse=always", debian, disk).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", "--sparse=always", image, disk).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	c.Firmware, c.Memory = seaBIOS, 512<<20
+	c.Firmware, c.Memory = seaBIOS, cmp.Or(c.Memory, 256<<20)
 	c.Disks = append([]vmtest.Disk{{Path: disk}}, c.Disks...)
 	return c
 }
@@ -187,6 +190,70 @@ func TestDebian(t *testing.T) {
 	}
 	end(t, v, abi.ReasonPoweroff)
 	t.Logf("off %v after the button", time.Since(began))
+}
+
+// TestDebians: each Debian, with its kernel, works on machines small and large. With
+// TestDebian and TestDebianSeed every number of processors meets every size, and make soak
+// has all.
+func TestDebians(t *testing.T) {
+	type machine struct {
+		kernel string
+		vcpus  uint32
+		memory uint64
+	}
+	machines := []machine{{"6.1", 4, 5 << 30}, {"new", 4, 256 << 20}}
+	if rounds(t, 1) > 1 {
+		machines = nil
+		for _, kernel := range []string{"6.1", "6.12", "new"} {
+			for _, vcpus := range []uint32{1, 4} {
+				machines = append(machines, machine{kernel, vcpus, 256 << 20}, machine{kernel, vcpus, 5 << 30})
+			}
+		}
+	}
+	for _, m := range machines {
+		t.Run(fmt.Sprintf("%s, %d CPUs, %d MiB", m.kernel, m.vcpus, m.memory>>20), func(t *testing.T) {
+			image := strings.TrimSuffix(debian, ".img") + "-" + m.kernel + ".img"
+			if m.kernel == "6.12" {
+				image = debian
+			}
+			tap := newTap(t)
+			serveDHCP(t, "vmtest")
+			v, s := bootDebian(t, withImage(t, image, vmtest.Config{VCPUs: m.vcpus, Memory: m.memory, NICs: []vmtest.NIC{newCard(t, tap)}}))
+			version := "13"
+			if m.kernel == "6.1" {
+				version = "12"
+			}
+			for _, c := range []struct{ what, command, want string }{
+				{"Debian", ". /etc/os-release; echo $VERSION_ID", version},
+				{"processors", "nproc", strconv.Itoa(int(m.vcpus))},
+				{"system", "systemctl is-system-running --wait", "running"},
+				{"failed units", "systemctl --failed --no-legend", ""},
+				{"random writes, read back", "fio --name=x --filename=/var/tmp/x --size=8m --rw=randwrite --bs=4k --verify=crc32c >/dev/null 2>&1 && echo same", "same"},
+				{"stress", "stress-ng --quiet --verify --timeout 3s --cpu " + strconv.Itoa(int(m.vcpus)) + " --vm 1 --vm-bytes 32m --switch 1 >/dev/null 2>&1 && echo fine", "fine"},
+				{"address", "ip -4 -o addr show scope global | grep -c ' " + guestAddr + "/'", "1"},
+				{"errors", "dmesg --level=emerg,alert,crit,err", ""},
+			} {
+				if got := s.Run(c.command); got != c.want {
+					t.Errorf("%s: %q, want %q", c.what, got, c.want)
+				}
+			}
+			kernel := s.Run("uname -r")
+			if m.kernel == "new" == (strings.HasPrefix(kernel, "6.1.") || strings.HasPrefix(kernel, "6.12.")) ||
+				m.kernel != "new" && !strings.HasPrefix(kernel, m.kernel+".") {
+				t.Errorf("its kernel is %s", kernel)
+			}
+			if got, most := memTotal(t, s), int(m.memory>>20); got < most*3/4 || got > most {
+				t.Errorf("it has %d MiB of %d", got, most)
+			}
+			if name := bySSH(t, "hostname"); name != "guest\n" {
+				t.Errorf("by SSH it is called %q", name)
+			}
+			if err := v.Client.PowerButton(v.Context()); err != nil {
+				t.Fatal(err)
+			}
+			end(t, v, abi.ReasonPoweroff)
+		})
+	}
 }
 
 // plugDisk lets Debian find a disk that comes, and let go of it.
@@ -283,7 +350,7 @@ func TestDebianSeed(t *testing.T) {
 	if err := errors.Join(err, disk.Close()); err != nil {
 		t.Fatal(err)
 	}
-	v, _ := vmtest.Boot(t, withDebian(t, vmtest.Config{Console: spec.Virtio, NICs: []vmtest.NIC{{Tap: newTap(t), MAC: guestMAC}},
+	v, _ := vmtest.Boot(t, withDebian(t, vmtest.Config{Console: spec.Virtio, Memory: 5 << 30, NICs: []vmtest.NIC{{Tap: newTap(t), MAC: guestMAC}},
 		Disks: []vmtest.Disk{{Path: disk.Name(), ReadOnly: true, ID: "seed"}}}))
 	began := time.Now()
 	alice := account{addr, "alice", ssh.PublicKeys(key)}

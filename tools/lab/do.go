@@ -37,7 +37,7 @@ func (l *lab) do(ctx context.Context, o *options) (int, error) {
 	case "initrd":
 		err = l.nestedInitrd(ctx, tree, o)
 	case "disk":
-		err = l.guestDisk(ctx, tree, o.out)
+		err = l.guestDisk(ctx, tree, o)
 	case "checkpatch":
 		return l.checkpatch(ctx, tree, o.argv)
 	case "coccicheck":

@@ -21,14 +21,13 @@ import (
 // cloud-init that takes itself out of the way where there is no seed. Root's password is
 // guestDiskPassword.
 const (
-	guestDiskSuite    = treeSuite
 	guestDiskPassword = "vmctl"
 	guestDiskSize     = 2 << 30
 	guestDiskSpace    = 3 << 30
 )
 
 var guestDiskPackages = []string{
-	"linux-image-cloud-amd64", "initramfs-tools", "zstd", "grub-pc-bin", "grub-common",
+	"initramfs-tools", "zstd", "grub-pc-bin", "grub-common",
 	"systemd-sysv", "dbus", "udev", "libpam-systemd", "login", "kmod", "iproute2", "iputils-ping", "openssh-server", "cloud-init",
 	"fio", "iperf3", "stress-ng",
 }
@@ -78,19 +77,29 @@ echo "PermitRootLogin yes" >/etc/ssh/sshd_config.d/lab.conf
 rm -rf /var/cache/apt /var/lib/apt/lists /etc/machine-id
 touch /etc/machine-id`
 
-var guestDiskOptions = slices.Concat(smallDebian, []string{
-	"--include=" + strings.Join(guestDiskPackages, ","),
-	"--customize-hook=chroot \"$1\" sh -c '" + guestDiskSetup + "'",
-	"--format=tar",
-})
+// guestDiskOptions are those of a Debian with a kernel of one of the lab's names, which
+// comes from the last of the suites.
+func guestDiskOptions(suites []string) []string {
+	packages := append([]string{"linux-image-cloud-amd64/" + suites[len(suites)-1]}, guestDiskPackages...)
+	return slices.Concat(smallDebian, []string{
+		"--include=" + strings.Join(packages, ","),
+		"--customize-hook=chroot \"$1\" sh -c '" + guestDiskSetup + "'",
+		"--format=tar",
+	})
+}
 
-// guestDisk puts the disk where out says, as a copy without its holes.
-func (l *lab) guestDisk(ctx context.Context, tree *toolTree, out string) error {
-	r := recipe{noun: "disk", lines: append([]string{guestDiskSuite, fmt.Sprint(guestDiskSize)}, guestDiskOptions...), space: guestDiskSpace}
-	dir, err := l.cache.prepare(ctx, r, func(dir string) error { return l.makeGuestDisk(ctx, tree, dir) })
+// guestDisk puts the disk where --out says, as a copy without its holes.
+func (l *lab) guestDisk(ctx context.Context, tree *toolTree, o *options) error {
+	suites, ok := kernelSuites[o.kernel]
+	if !ok {
+		return fmt.Errorf("lab disk: --kernel %s: none of %s", o.kernel, strings.Join(kernelNames, ", "))
+	}
+	r := recipe{noun: "disk-" + o.kernel, lines: slices.Concat(suites, []string{fmt.Sprint(guestDiskSize)}, guestDiskOptions(suites)), space: guestDiskSpace}
+	dir, err := l.cache.prepare(ctx, r, func(dir string) error { return l.makeGuestDisk(ctx, tree, dir, o.kernel, suites) })
 	if err != nil {
 		return err
 	}
+	out := o.out
 	temp := out + ".new"
 	if _, err := tool(ctx, "", "cp", "--sparse=always", "--reflink=auto", filepath.Join(dir, "disk"), temp); err != nil {
 		return err
@@ -98,7 +107,7 @@ func (l *lab) guestDisk(ctx context.Context, tree *toolTree, out string) error {
 	return os.Rename(temp, out)
 }
 
-func (l *lab) makeGuestDisk(ctx context.Context, tree *toolTree, dir string) (err error) {
+func (l *lab) makeGuestDisk(ctx context.Context, tree *toolTree, dir, kernel string, suites []string) (err error) {
 	if err := l.wantHostTools(ctx); err != nil {
 		return err
 	}
@@ -106,8 +115,8 @@ func (l *lab) makeGuestDisk(ctx context.Context, tree *toolTree, dir string) (er
 	if err != nil {
 		return err
 	}
-	defer l.out.step("making a disk with Debian 13, two minutes")(&err)
-	args := slices.Clone(guestDiskOptions)
+	defer l.out.step("making a disk with the Debian of kernel %s, two minutes", kernel)(&err)
+	args := guestDiskOptions(suites)
 	for _, o := range hostAptOptions(ctx) {
 		args = append(args, "--aptopt="+o)
 	}
@@ -116,7 +125,10 @@ func (l *lab) makeGuestDisk(ctx context.Context, tree *toolTree, dir string) (er
 		mode = "--mode=unshare"
 	}
 	archive := filepath.Join(dir, "tar")
-	args = append(args, mode, guestDiskSuite, archive, mirror)
+	args = append(args, mode, suites[0], archive)
+	for _, s := range suites {
+		args = append(args, "deb "+mirror+" "+s+" main")
+	}
 	if err := l.debootstrap(exec.CommandContext(ctx, "mmdebstrap", args...)); err != nil {
 		return err
 	}

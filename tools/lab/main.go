@@ -42,7 +42,9 @@ const usage = `lab: run a command in a throw-away machine with vmm.ko loaded
   lab initrd --out FILE [--modules [--kernel K]]
                                   write a small initramfs for a guest in the machine; --modules: with
                                   the drivers of virtio devices that this kernel has as modules
-  lab disk --out FILE             write a disk with a whole Debian 13 for a guest in the machine, 2 GiB with holes
+  lab disk --out FILE [--kernel K]
+                                  write a disk with a whole Debian for a guest in the machine, 2 GiB with holes;
+                                  6.1 is Debian 12, 6.12 Debian 13 (default), new 13 with the kernel of its backports
   lab clean                       remove all prepared trees that are not in use
 
 options of exec and shell

@@ -50,7 +50,7 @@ var commands = map[string]string{
 	"tree":         "quiet",
 	"kernel-path":  "kernel quiet",
 	"initrd":       "kernel out modules quiet",
-	"disk":         "out quiet",
+	"disk":         "kernel out quiet",
 	"checkpatch":   "quiet",
 	"clean":        "",
 	"coccicheck":   "quiet",
