@@ -277,7 +277,11 @@ func (m *machine) become(spec api.VMSpec) {
 // isToCome and isToLeave report whether a task of an earlier daemon's is to begin once more:
 // it had done nothing.
 func (m *machine) isToCome(t api.Task) bool {
-	return isAttach(t.Kind) && (m.rec.Plugged == nil || m.rec.Plugged.Coming == nil)
+	if !isAttach(t.Kind) {
+		return false
+	}
+	p := m.rec.Plugged
+	return p == nil || p.Coming == nil || !sameDevice(p.Coming.Device, *t.Device)
 }
 
 func (m *machine) isToLeave(t api.Task) bool {
