@@ -210,8 +210,13 @@ func TestRegisters(t *testing.T) {
 	}
 }
 
-func FuzzKernel(f *testing.F) {
-	f.Add(image()[:2048])
+func FuzzKernel(f *testing.F) { fuzzKernels(f, image()[:2048]) }
+
+// fuzzKernels loads what is parsed from files like some.
+func fuzzKernels(f *testing.F, files ...[]byte) {
+	for _, b := range files {
+		f.Add(b)
+	}
 	m, err := mem.New(64 << 20)
 	if err != nil {
 		f.Fatal(err)

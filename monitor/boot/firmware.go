@@ -86,7 +86,6 @@ func (f *Firmware) Load(m *mem.Memory) (Entry, error) {
 	if err := f.tables.Write(m.Write); err != nil {
 		return Entry{}, err
 	}
-	const reservedFlag = 1 << 1
 	return Entry{
 		Regs: abi.KVMRegs{Rip: resetOffset, Rflags: reservedFlag},
 		Set:  func(s *abi.KVMSregs) { s.Cs.Selector, s.Cs.Base = resetSegment, resetSegment<<4 },

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package boot puts a Linux kernel into guest memory and makes the state in
-// which the boot protocol wants the processors: 64-bit mode, entered directly,
-// without firmware. Kernel and initrd are files of somebody else and hostile.
+// Package boot puts a kernel into guest memory and makes the state in which its
+// protocol wants the processors, entered directly, without firmware: a bzImage by
+// Linux's in 64-bit mode, an ELF by PVH's in 32-bit mode. Kernel and initrd are files
+// of somebody else and hostile.
 package boot
 
 import (
@@ -15,10 +16,11 @@ import (
 
 // Errors of a kernel or initrd that cannot be booted.
 var (
-	ErrNotKernel    = errors.New("not a bzImage")
+	ErrNotKernel    = errors.New("neither a bzImage nor an ELF")
 	ErrCutKernel    = errors.New("kernel file is shorter than its header says")
 	ErrOldKernel    = errors.New("kernel is older than boot protocol 2.12")
 	ErrNot64Bit     = errors.New("kernel has no 64-bit entry")
+	ErrNoEntry      = errors.New("ELF has no note with the entry of a PVH kernel")
 	ErrKernelHeader = errors.New("kernel header contradicts itself")
 	ErrKernelTooBig = errors.New("kernel does not fit into memory")
 	ErrInitrdTooBig = errors.New("initrd does not fit into memory beside the kernel")
@@ -60,19 +62,26 @@ const lowest = 1 << 20
 
 var order = binary.LittleEndian
 
-// Kernel is a bzImage whose header was found right.
+// Kernel is one whose headers were found right.
 type Kernel struct {
-	file        io.ReaderAt
-	header      []byte // from offSetupSects on
-	payload     int64  // where the protected-mode part begins in the file
-	payloadSize uint64
-	addr        uint64 // where it goes
-	initSize    uint64 // what it needs there while it starts
-	initrdMax   uint64 // highest address of an initrd's last byte
-	cmdlineMax  uint64
+	file       io.ReaderAt
+	parts      []part
+	header     []byte // of a bzImage, from offSetupSects on
+	pvh        bool
+	entry      uint64
+	end        uint64 // the first address behind what it needs while it starts
+	initrdMax  uint64 // highest address of an initrd's last byte
+	cmdlineMax uint64
 }
 
-// ParseKernel reads the header of a bzImage of size bytes. errors.Is: the errors
+// part is bytes of the file and where they go.
+type part struct {
+	addr uint64
+	off  int64
+	size uint64
+}
+
+// ParseKernel reads the headers of a kernel of size bytes. errors.Is: the errors
 // of this package, and those of the file.
 func ParseKernel(file io.ReaderAt, size int64) (*Kernel, error) {
 	head := make([]byte, 2*sector)
@@ -81,6 +90,9 @@ func ParseKernel(file io.ReaderAt, size int64) (*Kernel, error) {
 	}
 	if err := readFull(file, head, 0); err != nil {
 		return nil, err
+	}
+	if string(head[:len(elfMagic)]) == elfMagic {
+		return parseELF(file, size, head)
 	}
 	if string(head[offMagic:][:len(magic)]) != magic {
 		return nil, ErrNotKernel
@@ -98,8 +110,6 @@ func ParseKernel(file io.ReaderAt, size int64) (*Kernel, error) {
 	k := &Kernel{
 		file:       file,
 		header:     head[offSetupSects:end],
-		addr:       order.Uint64(head[offPrefAddress:]),
-		initSize:   uint64(order.Uint32(head[offInitSize:])),
 		initrdMax:  uint64(order.Uint32(head[offInitrdMax:])),
 		cmdlineMax: uint64(order.Uint32(head[offCmdlineSize:])),
 	}
@@ -112,22 +122,25 @@ func (k *Kernel) place(head []byte, size int64) error {
 	if sects == 0 {
 		sects = defaultSetupSects
 	}
-	k.payload = (sects + 1) * sector
-	if k.payload+entry64 >= size {
+	payload := (sects + 1) * sector
+	if payload+entry64 >= size {
 		return ErrCutKernel
 	}
-	k.payloadSize = uint64(size - k.payload)
+	payloadSize := uint64(size - payload)
+	addr, initSize := order.Uint64(head[offPrefAddress:]), uint64(order.Uint32(head[offInitSize:]))
 	align := uint64(order.Uint32(head[offAlignment:]))
 	switch {
-	case align == 0 || align&(align-1) != 0 || k.addr%align != 0:
+	case align == 0 || align&(align-1) != 0 || addr%align != 0:
 		return ErrKernelHeader
-	case k.addr < lowest || k.addr >= 1<<32:
+	case addr < lowest || addr >= 1<<32:
 		return ErrKernelHeader
-	case k.initSize < k.payloadSize:
+	case initSize < payloadSize:
 		// It unpacks itself in place: a header that asks for less than the file
 		// has was cut or made up.
 		return ErrKernelHeader
 	}
+	k.parts = []part{{addr, payload, payloadSize}}
+	k.entry, k.end = addr+entry64, addr+initSize
 	return nil
 }
 
@@ -139,9 +152,6 @@ func (k *Kernel) CheckCmdline(cmdline string) error {
 	}
 	return nil
 }
-
-// end is the first address behind what the kernel needs.
-func (k *Kernel) end() uint64 { return k.addr + k.initSize }
 
 // readFull fills p from the file.
 func readFull(file io.ReaderAt, p []byte, off int64) error {

@@ -3,6 +3,7 @@
 package boot
 
 import (
+	"errors"
 	"io"
 
 	"vmctl/monitor/acpi"
@@ -54,7 +55,7 @@ func (im *Image) Check(m *mem.Memory) error {
 	if err := im.Kernel.CheckCmdline(im.Cmdline); err != nil {
 		return err
 	}
-	if im.Kernel.end() > m.LowEnd() {
+	if im.Kernel.end > m.LowEnd() {
 		return ErrKernelTooBig
 	}
 	_, err := im.initrdAddr(m)
@@ -73,7 +74,7 @@ func (im *Image) initrdAddr(m *mem.Memory) (uint64, error) {
 	const page = 4096
 	top := min(m.LowEnd(), im.Kernel.initrdMax+1)
 	size := uint64(im.InitrdSize)
-	if im.InitrdSize < 0 || size > top || (top-size)&^(page-1) < im.Kernel.end() {
+	if im.InitrdSize < 0 || size > top || (top-size)&^(page-1) < im.Kernel.end {
 		return 0, ErrInitrdTooBig
 	}
 	return (top - size) &^ (page - 1), nil
@@ -88,8 +89,10 @@ func (im *Image) Load(m *mem.Memory) (Entry, error) {
 		return Entry{}, err
 	}
 	k := im.Kernel
-	if err := readInto(m, k.addr, k.file, k.payload, k.payloadSize); err != nil {
-		return Entry{}, err
+	for _, p := range k.parts {
+		if err := readInto(m, p.addr, k.file, p.off, p.size); err != nil {
+			return Entry{}, err
+		}
 	}
 	at, err := im.initrdAddr(m)
 	if err != nil {
@@ -101,18 +104,28 @@ func (im *Image) Load(m *mem.Memory) (Entry, error) {
 		}
 	}
 	for _, write := range []func() error{
-		func() error { return m.Write(zeroPage, im.bootParams(m, at)) },
 		func() error { return m.Write(cmdlineAddr, append([]byte(im.Cmdline), 0)) },
 		func() error { return im.Tables.Write(m.Write) },
-		func() error { return writePageTables(m) },
-		func() error { return m.Write(gdtAddr, gdt()) },
 		func() error { return m.Write(biosStart, biosCode()) },
 	} {
 		if err := write(); err != nil {
 			return Entry{}, err
 		}
 	}
-	return Entry{Regs: enterRegs(k.addr + entry64), Set: enterSregs}, nil
+	if k.pvh {
+		return im.enterPVH(m, at)
+	}
+	return im.enterLinux(m, at)
+}
+
+// enterLinux makes what a bzImage expects beside that.
+func (im *Image) enterLinux(m *mem.Memory, initrd uint64) (Entry, error) {
+	err := errors.Join(
+		m.Write(zeroPage, im.bootParams(m, initrd)),
+		writePageTables(m),
+		m.Write(gdtAddr, gdt(desc64, descTask)),
+	)
+	return Entry{Regs: enterRegs(im.Kernel.entry), Set: enterSregs}, err
 }
 
 // biosCode is all the firmware there is: it resets the machine. Linux on a

@@ -12,13 +12,22 @@ const (
 	gdtEntries   = 5
 )
 
+// Descriptors: code of 64 and of 32 bits, data, and task states.
+const (
+	desc64     = 0x00af9b000000ffff
+	desc32     = 0x00cf9b000000ffff
+	descData   = 0x00cf93000000ffff
+	descTask   = 0x008f8b000000ffff
+	descTask32 = 0x00008b0000000067
+)
+
 // gdt is the descriptor table that the selectors index. The kernel replaces it
 // at once.
-func gdt() []byte {
+func gdt(code, task uint64) []byte {
 	b := make([]byte, gdtEntries*8)
-	order.PutUint64(b[codeSelector:], 0x00af9b000000ffff)
-	order.PutUint64(b[dataSelector:], 0x00cf93000000ffff)
-	order.PutUint64(b[taskSelector:], 0x008f8b000000ffff)
+	order.PutUint64(b[codeSelector:], code)
+	order.PutUint64(b[dataSelector:], descData)
+	order.PutUint64(b[taskSelector:], task)
 	return b
 }
 
@@ -42,23 +51,20 @@ type Entry struct {
 	Set  func(*abi.KVMSregs) // changes what is not as after power-on
 }
 
+// reservedFlag is always set.
+const reservedFlag = 1 << 1
+
 // enterRegs is the state of the boot processor's general registers.
 func enterRegs(entry uint64) abi.KVMRegs {
-	const reservedFlag = 1 << 1
 	return abi.KVMRegs{Rip: entry, Rsi: zeroPage, Rsp: stackTop, Rflags: reservedFlag}
 }
 
 // enterSregs puts the boot processor into 64-bit mode. What is not about that
 // stays as it is after power-on.
 func enterSregs(s *abi.KVMSregs) {
-	flat := func(selector uint16, kind uint8) abi.KVMSegment {
-		return abi.KVMSegment{Limit: 0xffffffff, Selector: selector, Type: kind, Present: 1, S: 1, G: 1}
-	}
 	s.Cs = flat(codeSelector, typeCode)
 	s.Cs.L = 1
-	data := flat(dataSelector, typeData)
-	data.Db = 1
-	s.Ds, s.Es, s.Fs, s.Gs, s.Ss = data, data, data, data, data
+	setData(s)
 	s.Tr = abi.KVMSegment{Limit: 0xffff, Selector: taskSelector, Type: typeTask, Present: 1}
 	s.Gdt = abi.KVMDTable{Base: gdtAddr, Limit: gdtEntries*8 - 1}
 	s.Idt = abi.KVMDTable{}
@@ -66,6 +72,16 @@ func enterSregs(s *abi.KVMSregs) {
 	s.Cr3 = pml4Addr
 	s.Cr4 = cr4PAE
 	s.Efer = eferLME | eferLMA
+}
+
+func flat(selector uint16, kind uint8) abi.KVMSegment {
+	return abi.KVMSegment{Limit: 0xffffffff, Selector: selector, Type: kind, Present: 1, S: 1, G: 1}
+}
+
+func setData(s *abi.KVMSregs) {
+	data := flat(dataSelector, typeData)
+	data.Db = 1
+	s.Ds, s.Es, s.Fs, s.Gs, s.Ss = data, data, data, data, data
 }
 
 // BootMSRs are the model specific registers that firmware would have set, on

@@ -257,6 +257,7 @@ var codes = []struct {
 	{boot.ErrCutKernel, ctl.BootFileInvalid},
 	{boot.ErrOldKernel, ctl.BootFileInvalid},
 	{boot.ErrNot64Bit, ctl.BootFileInvalid},
+	{boot.ErrNoEntry, ctl.BootFileInvalid},
 	{boot.ErrKernelHeader, ctl.BootFileInvalid},
 	{boot.ErrNotFirmware, ctl.BootFileInvalid},
 	{mem.ErrSize, ctl.MemoryInvalid},

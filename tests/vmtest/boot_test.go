@@ -5,6 +5,10 @@
 package vmtest_test
 
 import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -168,4 +172,51 @@ func testPrivateMemory(t *testing.T, v *vmtest.VMX, s *vmtest.Screen) {
 	}
 	s.Run("sleep 4")
 	idle("looked at", privateBudget)
+}
+
+// vmlinux makes the ELF of the kernel that is packed in a bzImage.
+func vmlinux(t *testing.T) (path string) {
+	t.Helper()
+	const setupSects, payloadOffset, payloadLength, sector, sizeLen = 0x1f1, 0x248, 0x24c, 512, 4
+	b := read(t, vmtest.Kernel)
+	start := (int(b[setupSects])+1)*sector + int(order.Uint32(b[payloadOffset:]))
+	packed := b[start:][:order.Uint32(b[payloadLength:])-sizeLen]
+	program := "zstd"
+	if bytes.HasPrefix(packed, []byte("\xfd7zXZ")) {
+		program = "xz"
+	}
+	path = filepath.Join(t.TempDir(), "vmlinux")
+	out, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	unpack := exec.Command(program, "-qdc")
+	unpack.Stdin, unpack.Stdout, unpack.Stderr = bytes.NewReader(packed), out, os.Stderr
+	if err := unpack.Run(); err != nil {
+		t.Fatalf("%s: %v", program, err)
+	}
+	return path
+}
+
+// A kernel as it was linked is entered by PVH's rules, with all it gets of a bzImage's, and
+// again after a reset.
+func TestPVH(t *testing.T) {
+	const loader = "176" // what Linux calls it then
+	v, s := boot(t, vmtest.Config{Kernel: vmlinux(t), VCPUs: 2, Cmdline: "console=ttyS0 panic=-1 quiet pvh=yes"})
+	for resets := range 2 {
+		if resets > 0 {
+			s.Type("reboot -f\n")
+			vmtest.Event[*ctl.GuestReset](v)
+			s.Expect(prompt)
+		}
+		if got := s.Run("nproc; cat /proc/sys/kernel/bootloader_type; grep -o pvh=yes /proc/cmdline"); got != "2\n"+loader+"\npvh=yes" {
+			t.Errorf("the guest says %q", got)
+		}
+		if mib := memTotal(t, s); mib < 190 || mib > 256 {
+			t.Errorf("%d MiB of 256", mib)
+		}
+	}
+	s.Type("poweroff -f\n")
+	end(t, v, abi.ReasonPoweroff)
 }

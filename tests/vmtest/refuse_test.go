@@ -47,6 +47,7 @@ func TestWhatCannotBeConfigured(t *testing.T) {
 	}{
 		{"empty kernel", func(t *testing.T) vmtest.Config { return vmtest.Config{Kernel: file(t, "", 0)} }, ctl.BootFileInvalid},
 		{"kernel of text", func(t *testing.T) vmtest.Config { return vmtest.Config{Kernel: file(t, "#!/bin/sh", 1<<20)} }, ctl.BootFileInvalid},
+		{"ELF without an entry", func(t *testing.T) vmtest.Config { return vmtest.Config{Kernel: file(t, "\x7fELF\x02\x01\x01", 1<<20)} }, ctl.BootFileInvalid},
 		{"half a kernel header", func(t *testing.T) vmtest.Config { return vmtest.Config{Kernel: cut(t)} }, ctl.BootFileInvalid},
 		{"kernel that is a folder", func(t *testing.T) vmtest.Config { return vmtest.Config{Kernel: t.TempDir()} }, ctl.BootFileInvalid},
 		{"kernel that is a device", func(t *testing.T) vmtest.Config { return vmtest.Config{Kernel: "/dev/zero"} }, ctl.BootFileInvalid},
