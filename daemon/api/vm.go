@@ -60,7 +60,7 @@ type VMSpec struct {
 // disks. Paths are relative to the host's boot folder, or absolute and beneath it; no
 // part of them may be a symbolic link.
 type BootSpec struct {
-	Kernel  string `json:"kernel,omitempty" maxLength:"1024" doc:"bzImage; without one the VM boots from its disks"`
+	Kernel  string `json:"kernel,omitempty" maxLength:"1024" doc:"bzImage, or an ELF with a PVH entry; without one the VM boots from its disks"`
 	Initrd  string `json:"initrd,omitempty" maxLength:"1024" doc:"Initial RAM disk, of a kernel"`
 	Cmdline string `json:"cmdline,omitempty" maxLength:"2047" doc:"Command line, of a kernel"`
 }

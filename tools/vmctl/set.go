@@ -121,7 +121,7 @@ func (p *program) vmSet() *cobra.Command {
 	flags.StringVar(&f.name, "name", "", "another name")
 	flags.IntVar(&f.vcpus, "vcpus", 0, "number of virtual CPUs")
 	flags.StringVar(&f.memory, "memory", "", "guest memory: 512M, 2G; units are binary, M if none is given")
-	flags.StringVar(&f.kernel, "kernel", "", "kernel (bzImage), a path in the host's boot folder; '' boots from its disks")
+	flags.StringVar(&f.kernel, "kernel", "", "kernel (bzImage or PVH ELF), a path in the host's boot folder; '' boots from its disks")
 	flags.StringVar(&f.initrd, "initrd", "", "initial RAM disk, likewise; '' for none")
 	flags.StringVar(&f.cmdline, "cmdline", "", "kernel command line; '' for none")
 	flags.StringArrayVar(&f.disks, "disk", nil, "all disks: FILE[,OPTION]...; may be repeated")

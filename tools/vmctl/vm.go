@@ -321,7 +321,7 @@ func (p *program) vmCreate() *cobra.Command {
 	flags := cmd.Flags()
 	flags.IntVar(&spec.VCPUs, "vcpus", spec.VCPUs, "number of virtual CPUs")
 	flags.StringVar(&memory, "memory", "512M", "guest memory: 512M, 2G; units are binary, M if none is given")
-	flags.StringVar(&spec.Boot.Kernel, "kernel", "", "kernel (bzImage), a path in the host's boot folder; without it the VM boots from its disks")
+	flags.StringVar(&spec.Boot.Kernel, "kernel", "", "kernel (bzImage or PVH ELF), a path in the host's boot folder; without it the VM boots from its disks")
 	flags.StringVar(&spec.Boot.Initrd, "initrd", "", "initial RAM disk, likewise")
 	flags.StringVar(&spec.Boot.Cmdline, "cmdline", "", "kernel command line")
 	flags.StringArrayVar(&disks, "disk", nil, "image in the host's folder of disks: FILE[,OPTION]...; may be repeated")

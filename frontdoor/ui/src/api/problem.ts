@@ -94,7 +94,7 @@ export function advice(error: ApiError): string {
     case "bootFileMissing":
       return "Put the file into the boot folder of the host (default /var/lib/vmctl/boot), or correct the path.";
     case "bootFileInvalid":
-      return "The kernel must be a bzImage, as distributions ship it as vmlinuz.";
+      return "The kernel must be a bzImage, as distributions ship it as vmlinuz, or an ELF with a PVH entry, such as vmlinux.";
     case "diskMissing":
       return "Put the file into the folder of disks of the host (default /var/lib/vmctl/disks), or correct the path.";
     case "diskInvalid":

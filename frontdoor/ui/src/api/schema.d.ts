@@ -494,7 +494,7 @@ export interface components {
             cmdline?: string;
             /** @description Initial RAM disk, of a kernel */
             initrd?: string;
-            /** @description bzImage; without one the VM boots from its disks */
+            /** @description bzImage, or an ELF with a PVH entry; without one the VM boots from its disks */
             kernel?: string;
         };
         ConsoleData: {

@@ -35,7 +35,7 @@ export function Fields(props: {
       </div>
       <Field
         {...of("kernel", "Kernel")}
-        help="A bzImage in the host’s boot folder, such as vmlinuz; without one it boots from its first disk"
+        help="A bzImage in the host’s boot folder, such as vmlinuz, or an ELF with a PVH entry; without one it boots from its first disk"
       />
       <Field {...ofKernel("initrd", "Initial RAM disk")} help="Of the kernel, also in the boot folder; may stay empty" />
       <Field {...ofKernel("cmdline", "Kernel command line")} />
