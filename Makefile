@@ -78,7 +78,7 @@ lab: setup-test $(LAB) ## an interactive shell in the lab, with the module loade
 	@exec $(LAB) shell
 
 .PHONY: bench
-bench: setup-test build disk ## measure against the peers, one table; writes build/bench.json
+bench: setup-test build disk load ## measure against the peers, one table; writes build/bench.json
 	@$(LAB) prepare --kernel 6.12
 	@exec $(BIN)/bench
 
@@ -94,7 +94,7 @@ clean: ## remove what was built; the lab's trees stay in its cache
 
 # ---- parts -----------------------------------------------------------------
 
-.PHONY: setup setup-test build guest disk ui ui-modules
+.PHONY: setup setup-test build guest disk load ui ui-modules
 setup:
 	@tools/setup run
 
@@ -124,6 +124,11 @@ disk: guest
 	@$(LAB) disk --out build/guest/debian.img
 	@$(LAB) disk --kernel 6.1 --out build/guest/debian-6.1.img
 	@$(LAB) disk --kernel new --out build/guest/debian-new.img
+
+# What guests do to be measured.
+load: $(LAB)
+	@mkdir -p build/guest
+	@$(LAB) tree -- gcc -O2 -static -s -Wall -Wextra -Werror -o build/guest/load tools/bench/load/load.c
 
 ui-modules: frontdoor/ui/node_modules/.package-lock.json
 

@@ -39,7 +39,7 @@ func benchDebian(ctx context.Context, s setup) ([]row, error) {
 	}
 	fmt.Fprintf(s.progress, "debian: %d pairs in the lab, about three minutes each\n", debianPairs)
 	var m measured
-	err := s.inLab(ctx, &m, append(s.size(), "--timeout", "1h"), self, insideWord, "--vmx", vmx, "--disk", disk, "--pairs", strconv.Itoa(debianPairs))
+	err := s.inLab(ctx, &m, append(s.size(), "--timeout", "1h"), self, bootWord, "--vmx", vmx, "--disk", disk, "--pairs", strconv.Itoa(debianPairs))
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func benchBoot(ctx context.Context, s setup) ([]row, error) {
 	}
 	fmt.Fprintf(s.progress, "boot: %d pairs in the lab, about half a minute each\n", s.pairs)
 	var m measured
-	err := s.inLab(ctx, &m, s.size(), self, insideWord, "--vmx", vmx, "--initrd", initrd, "--pairs", strconv.Itoa(s.pairs))
+	err := s.inLab(ctx, &m, s.size(), self, bootWord, "--vmx", vmx, "--initrd", initrd, "--pairs", strconv.Itoa(s.pairs))
 	if err != nil {
 		return nil, err
 	}

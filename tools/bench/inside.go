@@ -16,8 +16,17 @@ import (
 	"time"
 )
 
-// insideWord is the hidden command by which bench runs itself in the lab.
-const insideWord = "inside"
+// insides are the hidden commands by which bench runs itself in the lab. Each prints
+// one line of JSON.
+var insides = map[string]func(context.Context, []string) error{
+	bootWord: insideBoot,
+	diskWord: insideDisk,
+}
+
+const (
+	bootWord = "inside-boot"
+	diskWord = "inside-disk"
+)
 
 const (
 	// marker is what the lab's nested guest prints first in its init.
@@ -35,8 +44,12 @@ const (
 // firmware boots disks, here and in QEMU.
 const firmware = "/usr/share/seabios/bios-256k.bin"
 
-// images are what a guest boots: a kernel and its initramfs, or a disk.
-type images struct{ kernel, initrd, disk string }
+// images are what a guest boots: a kernel and its initramfs, or a disk. What it does
+// not boot is there beside it.
+type images struct {
+	kernel, initrd, disk string
+	data                 string // a disk beside a kernel
+}
 
 // marker is what the guest prints when it is there.
 func (i images) marker() string {
@@ -65,9 +78,9 @@ func (i images) fresh() (images, func() error, error) {
 	return i, remove, nil
 }
 
-// inside boots guests in turns and prints one line of JSON.
-func inside(ctx context.Context, args []string) error {
-	fs := flag.NewFlagSet(insideWord, flag.ContinueOnError)
+// insideBoot boots guests in turns.
+func insideBoot(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet(bootWord, flag.ContinueOnError)
 	var img images
 	vmx := fs.String("vmx", "", "the monitor")
 	fs.StringVar(&img.kernel, "kernel", "/boot/vmlinuz", "the guest's kernel: the machine's own")

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -27,7 +28,7 @@ var peers = []peer{
 	{"QEMU microvm, no ACPI, no legacy", "microvm,acpi=off,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=on"},
 }
 
-// q35 boots disks: the machine of QEMU that is made for it, with its fastest disk.
+// q35 has disks: the machine of QEMU that is made for it, with its fastest disk.
 var q35 = peer{"QEMU q35 with virtio", "q35"}
 
 // fastestQEMU boots each configuration once and takes the best. One that does not
@@ -57,6 +58,50 @@ func fastestQEMU(ctx context.Context, img images) (peer, error) {
 	return best, nil
 }
 
+// qemu is a running QEMU. Its serial line is its input and output.
+type qemu struct {
+	cmd    *exec.Cmd
+	stop   context.CancelFunc
+	in     io.WriteCloser
+	out    io.Reader
+	stderr bytes.Buffer
+}
+
+// startQEMU starts a configuration of QEMU with what it boots.
+func startQEMU(ctx context.Context, p peer, img images) (*qemu, error) {
+	args := []string{"-M", p.machine, "-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", strconv.Itoa(guestMemory),
+		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"}
+	if img.disk == "" {
+		args = append(args, "-kernel", img.kernel, "-initrd", img.initrd, "-append", cmdline)
+	}
+	if disk := img.disk + img.data; disk != "" {
+		args = append(args, "-object", "iothread,id=io", "-drive", "if=none,id=disk,format=raw,aio=io_uring,file="+disk,
+			"-device", "virtio-blk-pci,drive=disk,iothread=io")
+	}
+	ctx, stop := context.WithCancel(ctx)
+	q := &qemu{cmd: exec.CommandContext(ctx, "qemu-system-x86_64", args...), stop: stop}
+	q.cmd.Stderr = &q.stderr
+	in, err1 := q.cmd.StdinPipe()
+	out, err2 := q.cmd.StdoutPipe()
+	if err := errors.Join(err1, err2); err != nil {
+		stop()
+		return nil, err
+	}
+	q.in, q.out = in, out
+	if err := q.cmd.Start(); err != nil {
+		stop()
+		return nil, err
+	}
+	return q, nil
+}
+
+// end kills it, which is how it ends. It returns the end of what QEMU complained of.
+func (q *qemu) end() string {
+	q.stop()
+	_ = q.cmd.Wait()
+	return tail(q.stderr.String(), 5)
+}
+
 // bootQEMU returns the seconds from the start of QEMU to the guest's init.
 func bootQEMU(ctx context.Context, p peer, img images) (seconds float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, bootTime)
@@ -66,32 +111,16 @@ func bootQEMU(ctx context.Context, p peer, img images) (seconds float64, err err
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
-	args := []string{"-M", p.machine, "-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", strconv.Itoa(guestMemory),
-		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"}
-	if img.disk != "" {
-		args = append(args, "-object", "iothread,id=io", "-drive", "if=none,id=disk,format=raw,aio=io_uring,file="+img.disk,
-			"-device", "virtio-blk-pci,drive=disk,iothread=io")
-	} else {
-		args = append(args, "-kernel", img.kernel, "-initrd", img.initrd, "-append", cmdline)
-	}
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return 0, err
-	}
 	start := time.Now()
-	if err := cmd.Start(); err != nil {
+	q, err := startQEMU(ctx, p, img)
+	if err != nil {
 		return 0, err
 	}
-	err = waitMarker(out, img.marker())
+	err = waitMarker(q.out, img.marker())
 	took := time.Since(start).Seconds()
-	cancel()
-	// It was killed, which is how it ends.
-	_ = cmd.Wait()
+	complaint := q.end()
 	if err != nil {
-		return 0, fmt.Errorf("%w\n%s", err, tail(stderr.String(), 5))
+		return 0, fmt.Errorf("%w\n%s", err, complaint)
 	}
 	return took, nil
 }

@@ -35,6 +35,13 @@ func against(name, peer, unit string, ours, other, goal, band float64) row {
 	return r
 }
 
+// noMore compares counts of what is best not there at all.
+func noMore(name, peer, unit string, ours, other float64) row {
+	r := against(name, peer, unit, ours, other, 1, 0)
+	r.Met = ours <= other
+	return r
+}
+
 // limit compares with a budget.
 func limit(name, unit string, ours, goal float64) row {
 	return row{Name: name, Ours: ours, Against: "budget", Unit: unit, Goal: goal, Ratio: ours / goal, Met: ours > 0 && ours <= goal}

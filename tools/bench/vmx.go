@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -165,12 +164,14 @@ func (m *vmx) powerOn(ctx context.Context, img images) error {
 	}
 	defer run.Close()
 	s := spec.Spec{VCPUs: 1, MemoryBytes: guestMemory << 20, OnReset: spec.Stop}
+	if disk := img.disk + img.data; disk != "" {
+		if err := m.attach(disk, &s); err != nil {
+			return err
+		}
+	}
 	boots, initrd := img.kernel, -1
 	if img.disk != "" {
 		boots, s.Firmware = firmware, true
-		if err := m.attach(img.disk, &s); err != nil {
-			return err
-		}
 	} else {
 		s.Cmdline = cmdline
 		f, err := os.Open(img.initrd)
@@ -210,7 +211,7 @@ func (m *vmx) attach(path string, s *spec.Spec) error {
 }
 
 // console attaches to the serial line with a token of its own.
-func (m *vmx) console(ctx context.Context) (io.ReadCloser, error) {
+func (m *vmx) console(ctx context.Context) (*serialLine, error) {
 	token := make([]byte, 32)
 	if _, err := rand.Read(token); err != nil {
 		return nil, err
@@ -278,4 +279,12 @@ func (s *serialLine) Read(p []byte) (int, error) {
 	n := copy(p, s.rest)
 	s.rest = s.rest[n:]
 	return n, nil
+}
+
+// Write types.
+func (s *serialLine) Write(p []byte) (int, error) {
+	if err := s.client.Type(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }

@@ -44,7 +44,7 @@ var table = importTable{
 		{"tools/checktree", []string{"tools/source"}, "one answer to what a source file is"},
 		{"tools/lab/...", []string{"tools/lab/..."}, "it knows nothing of what runs in it"},
 		{"tools/abigen/...", []string{"tools/abigen/..."}, "it makes abi and cannot need it"},
-		{"tools/bench/...", []string{"abi", "daemon/client", "daemon/api", "monitor/ctl", "monitor/spec", "monitor/console/proto", "tools/bench/..."}, "it measures through the doors that users have, and vmx as vmctld starts it"},
+		{"tools/bench/...", []string{"abi", "daemon/client", "daemon/api", "monitor/ctl", "monitor/spec", "monitor/console/proto", "tools/bench/...", "tools/lab/cpio"}, "it measures through the doors that users have, and vmx as vmctld starts it; what its guests run goes into their initramfs"},
 
 		{"tests/...", []string{"abi", "daemon/client", "daemon/api", "daemon/kern/...", "monitor/ctl", "monitor/rate", "monitor/spec", "monitor/console/proto", "tools/run/chain", "tests/..."}, "what spans parts"},
 	},
