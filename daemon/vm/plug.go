@@ -300,6 +300,8 @@ func (m *machine) beginAttach() {
 		err = coded(api.CodeKernelFailed, "device-get", err)
 		return func() {
 			switch {
+			case m.closing:
+				return // the next daemon begins once more
 			case m.active.abort != nil:
 				err = m.active.abort
 			case err == nil && !m.up():
@@ -582,7 +584,12 @@ func (m *machine) beginDetach() {
 	isNIC, place := d.NIC != nil, placeOf(m.rec.VM.Spec, d)
 	p := m.plugged()
 	plug := (*p.of(isNIC))[place]
-	if plug.Leaving { // an earlier task did not live to see it
+	switch {
+	case plug.Gone: // but for the kernel
+		m.letGo = true
+		m.detach.Reset(detachTimeout)
+		return
+	case plug.Leaving: // an earlier task did not live to see it
 		m.askGuest(isNIC, plug.Number)
 		return
 	}
@@ -591,6 +598,8 @@ func (m *machine) beginDetach() {
 		backends, err := m.inv.backendsOf(ctx, mon, run, isNIC, place, plug.Number, cards)
 		return func() {
 			switch {
+			case m.closing:
+				return // the next daemon begins once more
 			case m.active.abort != nil:
 				err = m.active.abort
 			case err == nil && !m.up():
