@@ -191,7 +191,7 @@ func TestPlugWithSeed(t *testing.T) {
 	r.made[vm.ID] = true
 	r.power("web", "powerOn")
 	attach := r.plug("web", "attachDisk", disk("b"))
-	r.until("the monitor has it", func() bool { return r.claimed(3) && r.task(attach).Progress == 20 })
+	r.until("the monitor has it", r.noAnswer)
 	r.kill()
 	r.start()
 	if got := r.end(attach); got.State != api.TaskSucceeded {
@@ -343,6 +343,7 @@ func TestKilledInAnAttachment(t *testing.T) {
 					all, err := kernelAt(r.device).Attached(t.Context(), id)
 					return err == nil && len(all) == 3
 				})
+				r.until("the monitor has what it is asked", r.noAnswer)
 				r.kill()
 				r.start()
 				got := r.end(attach)

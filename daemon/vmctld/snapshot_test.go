@@ -349,6 +349,7 @@ func TestKilledInASnapshot(t *testing.T) {
 			snapshot := r.askDisk("web", "snapshot", 0)
 			r.until("the monitor is asked", func() bool { return r.task(snapshot).Progress == 50 })
 			r.until("the disk is attached", func() bool { return r.claimed(2) })
+			r.until("the monitor has what it is asked", r.noAnswer)
 			r.kill()
 			r.start()
 			if got := r.end(snapshot); got.State != c.state || c.own == 0 && got.Error.Code != api.CodeUnavailable {
@@ -365,6 +366,9 @@ func TestKilledInASnapshot(t *testing.T) {
 		})
 	}
 }
+
+// noAnswer reports whether a monitor was asked what it does not answer.
+func (r *rig) noAnswer() bool { return strings.Contains(r.log.String(), launchtest.NoAnswer) }
 
 // claimed reports whether the runs have so many disks.
 func (r *rig) claimed(n int) bool {

@@ -3,6 +3,8 @@
 package launchtest
 
 import (
+	"fmt"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -47,8 +49,12 @@ func (s *stub) openDisk(d spec.Disk) (*disk, bool) {
 // are for it alone. Called with mu.
 func (s *stub) first() bool { return s.daemons == 1 }
 
+// NoAnswer is what the stub logs when it does not answer.
+const NoAnswer = "stub: does not answer"
+
 // hang never answers, and lets others ask. Called with mu.
 func (s *stub) hang() {
+	fmt.Fprintln(os.Stderr, NoAnswer)
 	s.mu.Unlock()
 	select {}
 }
