@@ -2,13 +2,12 @@
 
 package spec
 
-import (
-	"runtime"
-	"strconv"
-)
+import "strconv"
 
-// maxProcs is how many threads of a monitor run Go code at the same time. A
-// virtual processor in the guest is none of them. Each costs the process 70 KiB,
+// maxProcs is how many threads of a monitor run Go code at the same time. Most wait in
+// the kernel, for a guest or for I/O, and one that comes back finds a place to go on at
+// once: where there was but one, as on a host of one processor, it had to wait until the
+// runtime took that from another, for every I/O of a disk. Each costs the process 70 KiB,
 // and without a limit there is one for each processor of the host.
 const maxProcs = 4
 
@@ -21,6 +20,6 @@ const maxProcs = 4
 func Environment() []string {
 	return []string{
 		"GODEBUG=disablethp=1",
-		"GOMAXPROCS=" + strconv.Itoa(min(runtime.NumCPU(), maxProcs)),
+		"GOMAXPROCS=" + strconv.Itoa(maxProcs),
 	}
 }
