@@ -109,7 +109,7 @@ func bootDebian(t *testing.T, c vmtest.Config) (*vmtest.VMX, *vmtest.Screen) {
 	s.Expect("Password:")
 	s.Type("vmctl\n")
 	s.Expect("root@guest:~#")
-	s.Run("PS1=; stty -echo; dmesg -n 1")
+	s.Run("export SYSTEMD_PAGER=cat PS1=; stty -echo; dmesg -n 1")
 	return v, s
 }
 
@@ -231,7 +231,7 @@ func TestDebians(t *testing.T) {
 				{"random writes, read back", "fio --name=x --filename=/var/tmp/x --size=8m --rw=randwrite --bs=4k --verify=crc32c >/dev/null 2>&1 && echo same", "same"},
 				{"stress", "stress-ng --quiet --verify --timeout 3s --cpu " + strconv.Itoa(int(m.vcpus)) + " --vm 1 --vm-bytes 32m --switch 1 >/dev/null 2>&1 && echo fine", "fine"},
 				{"address", "ip -4 -o addr show scope global | grep -c ' " + guestAddr + "/'", "1"},
-				{"errors", "dmesg --level=emerg,alert,crit,err", ""},
+				{"errors of the kernel", "dmesg --kernel --level=emerg,alert,crit,err", ""},
 			} {
 				if got := s.Run(c.command); got != c.want {
 					t.Errorf("%s: %q, want %q", c.what, got, c.want)
