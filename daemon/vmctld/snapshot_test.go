@@ -470,7 +470,11 @@ func TestStoppedInAMerge(t *testing.T) {
 				if c.own == 1 {
 					state = api.TaskSucceeded
 				}
-				if got := r.end(merge); got.State != state && killed {
+				// A daemon may be back before the kernel has seen the monitor's end: then
+				// it finds one that does not answer.
+				got := r.end(merge)
+				unanswered := c.own == 1 && got.Error != nil && got.Error.Code == api.CodeMonitorFailed
+				if got.State != state && killed && !unanswered {
 					t.Errorf("%+v %+v", got, got.Error)
 				}
 				r.until("it is off", func() bool { return r.get("web").Status.State == api.StateOff })

@@ -158,6 +158,7 @@ func (s setup) compareLoads(ctx context.Context, name, word string) ([]row, erro
 	argv := []string{self, word, "--vmx", vmx, "--initrd", initrd, "--load", loader}
 	fmt.Fprintf(s.progress, "%s: %d pairs in the lab, about two minutes each\n", name, s.pairs)
 	argv = append(argv, "--pairs", strconv.Itoa(s.pairs))
+	s.cpus = 1 // with more the emulator loses guests now and then: see tests/run
 	var all []compared
 	if err := s.inLab(ctx, &all, append(s.size(), "--timeout", loadsTime.String()), argv...); err != nil {
 		return nil, err
