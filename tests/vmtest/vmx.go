@@ -387,16 +387,19 @@ func (v *VMX) Wait() abi.Reason {
 	return abi.Reason(v.state.ExitCode())
 }
 
-// Event waits for an event of a type.
+// Event waits for an event of a type, of which the last may be on its way when vmx ends.
 func Event[M ctl.Message](v *VMX) M {
 	v.t.Helper()
+	exited, late := v.exited, time.After(Timeout)
 	for {
 		select {
 		case m := <-v.Events:
 			if e, ok := m.(M); ok {
 				return e
 			}
-		case <-time.After(Timeout):
+		case <-exited:
+			exited, late = nil, time.After(10*time.Second)
+		case <-late:
 			v.t.Fatalf("no such event; vmx says:\n%s", v.log)
 		}
 	}
