@@ -48,6 +48,40 @@ test("a disk is snapshotted, and snapshots above another one are merged", async 
   await expect(page.getByText("web.img", { exact: true })).toBeVisible();
 });
 
+test("disks and network cards come and go while the guest runs", async ({ page, pull, enter }) => {
+  const snapshot = { path: "o", format: "overlay", own: true, backing: [{ path: "kept.img" }] };
+  await pull("vm", { name: "web", status: { state: "running" }, spec: { disks: [snapshot] } });
+  await enter();
+  await page.getByRole("link", { name: "web", exact: true }).click();
+  const dialog = page.getByRole("dialog");
+  await page.getByRole("button", { name: "Attach a disk" }).click();
+  await dialog.getByRole("textbox", { name: "Image" }).fill("spare.img,rw");
+  await expect(dialog).toContainText("“rw” is neither");
+  await expect(dialog.getByRole("button", { name: "Attach", exact: true })).toBeDisabled();
+  await dialog.getByRole("textbox", { name: "Image" }).fill("spare.img,serial=late");
+  await expect(dialog.getByLabel("As a vmctl line")).toHaveText("vmctl vm attach-disk web spare.img,serial=late");
+  await page.keyboard.press("Enter");
+  await expect(page.getByText(/^spare\.img, serial number late/)).toBeVisible();
+  await expect(dialog).toBeHidden();
+  await page.getByRole("button", { name: "Attach a card" }).click();
+  await pull("fail", { error: { status: 422, code: "networkMissing", detail: "there is no bridge br7" } });
+  await dialog.getByRole("textbox", { name: "Bridge" }).fill("br7");
+  await dialog.getByRole("button", { name: "Attach", exact: true }).click();
+  await expect(dialog).toContainText("There is no bridge br7");
+  await dialog.getByRole("textbox", { name: "Bridge" }).fill("br0");
+  await dialog.getByRole("button", { name: "Attach", exact: true }).click();
+  await expect(page.getByText(/^br0, address 52:54:00:00:00:77/)).toBeVisible();
+  await page.getByRole("button", { name: "Detach disk 0, kept.img" }).hover();
+  await expect(page.getByRole("tooltip")).toContainText("has snapshots");
+  await page.getByRole("button", { name: "Detach disk 1, spare.img" }).click();
+  await expect(dialog).toContainText("The file stays.");
+  await dialog.getByRole("button", { name: "Detach", exact: true }).click();
+  await expect(page.getByText(/^spare\.img/)).toBeHidden();
+  await page.getByRole("button", { name: "Detach network card 0, br0" }).click();
+  await dialog.getByRole("button", { name: "Detach", exact: true }).click();
+  await expect(page.getByText(/^br0, address/)).toBeHidden();
+});
+
 test("a button that is off says why, to the keyboard too", async ({ page, pull, enter }) => {
   await pull("vm", { name: "web" });
   await enter();

@@ -86,6 +86,7 @@ async function pages(page: Page, look: Look, pull: Pull): Promise<void> {
   await page.getByRole("link", { name: "web", exact: true }).click();
   await expect(page.getByRole("heading", { name: "Configuration" })).toBeVisible();
   await look("summary");
+  await plugs(page, look);
   await changes(page, look, pull);
   await openConsole(page, "web");
   await look("console");
@@ -102,6 +103,19 @@ async function pages(page: Page, look: Look, pull: Pull): Promise<void> {
   await page.goto("/ui/vms/nobody");
   await expect(page.getByText("There is no such VM")).toBeVisible();
   await look("no-vm");
+}
+
+async function plugs(page: Page, look: Look): Promise<void> {
+  await page.getByRole("button", { name: "Attach a disk" }).click();
+  const image = page.getByRole("textbox", { name: "Image" });
+  await image.fill("spare.img,rw");
+  await look("attach-wrong");
+  await image.fill("spare.img,bytes=50M");
+  await look("attach");
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("button", { name: "Detach disk 1, tools.qcow2" }).click();
+  await look("detach");
+  await page.getByRole("button", { name: "Cancel" }).click();
 }
 
 /** Of a VM that runs: most fields are off. */

@@ -4,11 +4,11 @@ import { randomUUID } from "node:crypto";
 import { problem, readJSON, sendJSON } from "./http.mjs";
 
 const allowed = {
-  off: ["powerOn", "snapshot", "consoleToken", "delete"],
+  off: ["powerOn", "snapshot", "attachDisk", "detachDisk", "attachNic", "detachNic", "consoleToken", "delete"],
   starting: ["powerOff", "consoleToken"],
-  running: ["powerOff", "shutdown", "reset", "pause", "save", "snapshot", "merge", "consoleToken"],
+  running: ["powerOff", "shutdown", "reset", "pause", "save", "snapshot", "merge", "attachDisk", "detachDisk", "attachNic", "detachNic", "consoleToken"],
   stopping: ["powerOn"],
-  paused: ["powerOff", "resume", "snapshot", "merge", "consoleToken"],
+  paused: ["powerOff", "resume", "snapshot", "merge", "attachDisk", "attachNic", "consoleToken"],
 };
 
 export class World {
@@ -217,10 +217,11 @@ export class World {
       const expiresAt = new Date(Date.now() + 60e3).toISOString();
       return sendJSON(res, 200, { token, expiresAt, console: "serial0", socket: "/run/vmctl/console/x.sock" });
     }
-    sendJSON(res, 202, { task: this.#start(vm, verb, disk) });
+    const plug = /^(at|de)tach/.test(verb) ? await readJSON(req) : undefined;
+    sendJSON(res, 202, { task: this.#start(vm, verb, disk, plug) });
   }
 
-  #start(vm, verb, disk) {
+  #start(vm, verb, disk, plug) {
     const now = new Date().toISOString();
     const task = {
       id: randomUUID(), kind: `vm.${verb}`, vm: { id: vm.id, name: vm.name }, state: "running", progress: 0,
@@ -233,7 +234,7 @@ export class World {
     if (verb === "powerOn") this.setState(vm, "starting");
     if (verb === "powerOff") this.setState(vm, "stopping");
     this.after(300, () => {
-      this.#finish(vm, verb, disk);
+      this.#finish(vm, verb, disk, plug);
       task.state = "succeeded";
       task.progress = 100;
       task.endedAt = new Date().toISOString();
@@ -242,7 +243,7 @@ export class World {
     return answer;
   }
 
-  #finish(vm, verb, disk) {
+  #finish(vm, verb, disk, plug) {
     switch (verb) {
       case "powerOn":
         return this.setState(vm, "running");
@@ -266,6 +267,18 @@ export class World {
           verb === "merge"
             ? { ...rest, ...backing[0], backing: backing.slice(1) }
             : { ...rest, path: `${vm.id}/${randomUUID()}`, format: "overlay", own: true, backing: [{ path, format, own }, ...backing] };
+        vm.generation++;
+        return this.emit("vm.changed", vm, vm);
+      }
+      case "attachDisk":
+      case "detachDisk":
+      case "attachNic":
+      case "detachNic": {
+        const { disks = [], nics = [] } = vm.spec;
+        if (verb === "attachDisk") vm.spec.disks = [...disks, plug.disk];
+        if (verb === "detachDisk") vm.spec.disks = disks.filter(({ path }) => path !== plug.path);
+        if (verb === "attachNic") vm.spec.nics = [...nics, { mac: "52:54:00:00:00:77", ...plug.nic }];
+        if (verb === "detachNic") vm.spec.nics = nics.filter(({ mac }) => mac !== plug.mac);
         vm.generation++;
         return this.emit("vm.changed", vm, vm);
       }

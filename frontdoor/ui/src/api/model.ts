@@ -15,8 +15,7 @@ export type Seed = Schemas["Seed"];
 export type SeedSize = Schemas["SeedSize"];
 export type VMStatus = Schemas["VMStatus"];
 export type State = VMStatus["state"];
-/** Verb: but for those of devices that come and go, for which there is no button yet. */
-export type Verb = Exclude<VMStatus["allowed"][number], "attachDisk" | "detachDisk" | "attachNic" | "detachNic">;
+export type Verb = VMStatus["allowed"][number];
 export type LastStop = Schemas["LastStop"];
 export type Task = Schemas["Task"];
 export type Event = Schemas["Event"];

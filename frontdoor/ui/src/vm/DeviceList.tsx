@@ -8,6 +8,7 @@ import { GatedButton } from "../ui/GatedButton";
 import { ProblemAlert } from "../ui/ProblemAlert";
 import { useChange } from "./ask";
 import { limitText } from "./devices";
+import { AttachButton, DetachButton } from "./PlugButtons";
 import { changeGate, named } from "./power";
 import { VerbButton } from "./VerbButton";
 
@@ -22,9 +23,14 @@ export const Disks = ({ vm, disks }: { vm: VM; disks: readonly DiskSpec[] }) => 
         {disk.backing && ` on ${disk.backing.map(({ path }) => path).join(", ")}`}
         {disk.limit && `, ${limitText(disk.limit, "requests")}`}
         {snapshots > 0 && `, ${snapshots === 1 ? "a snapshot" : `${snapshots} snapshots`}`}{" "}
-        {!disk.readOnly && <VerbButton vm={vm} deed="snapshot" disk={i} />} {snapshots > 0 && <VerbButton vm={vm} deed="merge" disk={i} />}
+        {!disk.readOnly && <VerbButton vm={vm} deed="snapshot" disk={i} />} {snapshots > 0 && <VerbButton vm={vm} deed="merge" disk={i} />}{" "}
+        <DetachButton vm={vm} device={{ disk: disks[i] ?? disk }} what={`disk ${i}`} name={disk.path} />
       </li>
     ))}
+    <li>
+      {disks.length === 0 && "none "}
+      <AttachButton vm={vm} verb="attachDisk" />
+    </li>
   </ul>
 );
 
@@ -40,9 +46,14 @@ export const NICs = ({ vm, nics }: { vm: VM; nics: readonly NICSpec[] }) => (
         )}
         {nic.receiveLimit && `, receives ${limitText(nic.receiveLimit, "packets")}`}
         {nic.sendLimit && `, sends ${limitText(nic.sendLimit, "packets")}`}
-        {nic.linkDown && ", link down"} <Cable vm={vm} nics={nics} at={i} />
+        {nic.linkDown && ", link down"} <Cable vm={vm} nics={nics} at={i} />{" "}
+        <DetachButton vm={vm} device={{ nic }} what={`network card ${i}`} name={nic.bridge} />
       </li>
     ))}
+    <li>
+      {nics.length === 0 && "none "}
+      <AttachButton vm={vm} verb="attachNic" />
+    </li>
   </ul>
 );
 

@@ -59,8 +59,8 @@ export function Summary({ vm }: { vm: VM }) {
             <Item term="vCPUs">{spec.vcpus}</Item>
             <Item term="Memory">{formatBytes(spec.memoryBytes)}</Item>
             <Boot boot={spec.boot ?? {}} />
-            <Item term="Disks">{spec.disks?.length ? <Disks vm={vm} disks={spec.disks} /> : "none"}</Item>
-            <Item term="Network cards">{spec.nics?.length ? <NICs vm={vm} nics={spec.nics} /> : "none"}</Item>
+            <Item term="Disks"><Disks vm={vm} disks={spec.disks ?? []} /></Item>
+            <Item term="Network cards"><NICs vm={vm} nics={spec.nics ?? []} /></Item>
             <Item term="Seed">{vm.seed ? <Seed vm={vm} size={vm.seed} /> : "none"}</Item>
             <Item term="Sockets to the host">{spec.vsock ? `CID ${spec.vsock.cid ?? ""}` : "none"}</Item>
             <Item term="Console">{spec.console === "virtio" ? "virtio (hvc0)" : "serial port (ttyS0)"}</Item>

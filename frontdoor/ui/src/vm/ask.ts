@@ -2,13 +2,34 @@
 // Asks the server to do something with a VM.
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { api, newKey, take } from "../api/client";
-import type { ConsoleMode, Seed, Task, Verb, VM, VMChange, VMSpec } from "../api/model";
+import type { ConsoleMode, DiskSpec, NICSpec, Seed, Task, Verb, VM, VMChange, VMSpec } from "../api/model";
 import { tasksKey, vmsKey, withChange, withTask } from "../live/lists";
 import type { Tasks, VMs } from "../live/reduce";
 import { etag } from "./change";
 
 /** What ends in a task; console tokens are asked for by the console. */
-export type Deed = Exclude<Verb, "consoleToken">;
+export type Deed = Exclude<Verb, "consoleToken" | Plug["verb"]>;
+
+/** A device that is to come, or to go. */
+export type Plug =
+  | { verb: "attachDisk"; disk: DiskSpec }
+  | { verb: "detachDisk"; path: string }
+  | { verb: "attachNic"; nic: NICSpec }
+  | { verb: "detachNic"; mac: string };
+
+async function askToPlug(vm: VM, plug: Plug): Promise<Task> {
+  const params = { path: { id: vm.id }, header: newKey() };
+  switch (plug.verb) {
+    case "attachDisk":
+      return (await take(api.POST("/v1/vms/{id}:attachDisk", { params, body: { disk: plug.disk } }))).task;
+    case "detachDisk":
+      return (await take(api.POST("/v1/vms/{id}:detachDisk", { params, body: { path: plug.path } }))).task;
+    case "attachNic":
+      return (await take(api.POST("/v1/vms/{id}:attachNic", { params, body: { nic: plug.nic } }))).task;
+    case "detachNic":
+      return (await take(api.POST("/v1/vms/{id}:detachNic", { params, body: { mac: plug.mac } }))).task;
+  }
+}
 
 async function ask(vm: VM, deed: Deed, disk: number): Promise<Task> {
   const path = { id: vm.id };
@@ -43,6 +64,18 @@ export function useDeed(vm: VM, deed: Deed, disk = 0) {
   return useMutation({
     mutationFn: () => ask(vm, deed, disk),
     onSuccess: (task) => client.setQueryData<Tasks>(tasksKey, (list) => withTask(list, task)),
+  });
+}
+
+/** usePlug is useDeed for a device that is to come, or to go. */
+export function usePlug(vm: VM, onSuccess: () => void) {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (plug: Plug) => askToPlug(vm, plug),
+    onSuccess: (task) => {
+      client.setQueryData<Tasks>(tasksKey, (list) => withTask(list, task));
+      onSuccess();
+    },
   });
 }
 

@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
 import type { VMSpec } from "../api/model";
-import { changeLines, createLines, quote, verbLines } from "./equivalent";
+import { changeLines, createLines, plugLines, quote, verbLines } from "./equivalent";
 import { makeVM } from "./sample";
 
 describe("quote", () => {
@@ -83,6 +83,19 @@ describe("changeLines", () => {
     expect(body).toContain("Content-Type: application/merge-patch+json");
     expect(body).toContain('{"name":"www","spec":{"boot":{"kernel":null}}}');
     expect(body).toContain("http://localhost/v1/vms/web");
+  });
+});
+
+describe("plugLines", () => {
+  it("names what comes as vmctl takes it, and what goes by its file or address", () => {
+    const disk = { path: "a b", readOnly: true };
+    expect(plugLines("web", { verb: "attachDisk", disk })).toEqual({
+      vmctl: "vmctl vm attach-disk web 'a b,ro'",
+      curl: expect.stringMatching(/-d '\{"disk":\{"path":"a b","readOnly":true\}\}' .*\/v1\/vms\/web:attachDisk$/) as unknown,
+    });
+    expect(plugLines("web", { verb: "detachDisk", path: "d" }).vmctl).toBe("vmctl vm detach-disk web d");
+    expect(plugLines("web", { verb: "attachNic", nic: { bridge: "br0", linkDown: true } }).vmctl).toBe("vmctl vm attach-nic web br0,down");
+    expect(plugLines("web", { verb: "detachNic", mac: "52:54:00:00:00:01" }).curl).toContain(`-d '{"mac":"52:54:00:00:00:01"}'`);
   });
 });
 

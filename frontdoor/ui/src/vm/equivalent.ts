@@ -2,6 +2,7 @@
 // The command lines that do what a form or a button does: nothing here is done
 // that the API does not offer to everyone.
 import type { Seed, Verb, VM, VMSpec } from "../api/model";
+import type { Plug } from "./ask";
 import { changeOf, etag, type Wanted } from "./change";
 import { diskLimits, diskLine, firmDisk, firmNIC, nicLimits, nicLine, printSize, sameDevices } from "./devices";
 
@@ -87,7 +88,7 @@ export function changeLines(vm: VM, wanted: Wanted): Lines {
   };
 }
 
-const vmctlVerb: Record<Verb, string> = {
+const vmctlVerb: Record<Exclude<Verb, Plug["verb"]>, string> = {
   powerOn: "vm on",
   powerOff: "vm off",
   shutdown: "vm shutdown",
@@ -101,7 +102,22 @@ const vmctlVerb: Record<Verb, string> = {
   consoleToken: "console",
 };
 
-export function verbLines(name: string, verb: Verb, disk = 0): Lines {
+/** plugLines: what is asked for is the body, but for its verb. */
+export function plugLines(name: string, { verb, ...body }: Plug): Lines {
+  const words: Record<Plug["verb"], string> = {
+    attachDisk: "vm attach-disk",
+    detachDisk: "vm detach-disk",
+    attachNic: "vm attach-nic",
+    detachNic: "vm detach-nic",
+  };
+  const device = "disk" in body ? diskLine(body.disk) : "nic" in body ? nicLine(body.nic) : "path" in body ? body.path : body.mac;
+  return {
+    vmctl: `vmctl ${words[verb]} ${quote(name)} ${quote(device)}`,
+    curl: `${curl} -H 'Content-Type: application/json' -d ${quote(JSON.stringify(body))} ${host}/v1/vms/${name}:${verb}`,
+  };
+}
+
+export function verbLines(name: string, verb: Exclude<Verb, Plug["verb"]>, disk = 0): Lines {
   if (verb === "snapshot" || verb === "merge") {
     return {
       vmctl: `vmctl ${vmctlVerb[verb]} ${quote(name)} ${disk}`,

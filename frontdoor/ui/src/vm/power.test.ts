@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
 import type { State, Verb } from "../api/model";
-import { changeGate, diskGate, gate, hasRole, named, verbs } from "./power";
+import { changeGate, detachGate, diskGate, gate, hasRole, named, verbs } from "./power";
 import { makeVM } from "./sample";
 
 const inState = (state: State, allowed: Verb[]) => makeVM("web", { state, allowed });
@@ -75,6 +75,16 @@ describe("disks", () => {
       { disk: plain, snapshots: 2 },
     ]);
     expect(named(plain)).toEqual({ disk: plain, snapshots: 0 });
+  });
+
+  it("stay while they have snapshots", () => {
+    const vm = inState("running", ["detachDisk", "detachNic"]);
+    expect(disks.map((disk) => detachGate(vm, { disk }, ["admin"]).open)).toEqual([false, false]);
+    expect(detachGate(vm, { disk: { path: "d" } }, ["admin"])).toEqual({ open: true });
+    expect(detachGate(vm, { nic: { bridge: "br0" } }, ["operator"])).toMatchObject({ open: false });
+    expect(detachGate(inState("paused", []), { nic: { bridge: "br0" } }, ["admin"])).toMatchObject({
+      reason: "Only a VM that is off or running can be rid of a network card; web is paused.",
+    });
   });
 
   it("are merged into files of snapshots alone", () => {

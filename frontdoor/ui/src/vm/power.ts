@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one table of what can be asked of a VM. The server has the last word in
 // status.allowed; the table says why a button is off.
-import type { DiskSpec, Role, State, Verb, VM } from "../api/model";
+import type { DiskSpec, NICSpec, Role, State, Verb, VM } from "../api/model";
+
+export type Device = { disk: DiskSpec } | { nic: NICSpec };
 
 interface VerbRule {
   /** On the button. */
@@ -28,6 +30,10 @@ export const verbs: Record<Verb, VerbRule> = {
   save: { label: "Save", done: "saved", states: ["running"], role: "operator" },
   snapshot: { label: "Snapshot", done: "snapshotted", states: ["off", "running", "paused"], role: "operator" },
   merge: { label: "Merge", done: "merged", states: ["running", "paused"], role: "operator" },
+  attachDisk: { label: "Attach a disk", done: "given a disk", states: ["off", "running", "paused"], role: "admin" },
+  detachDisk: { label: "Detach", done: "rid of a disk", states: ["off", "running"], role: "admin" },
+  attachNic: { label: "Attach a card", done: "given a network card", states: ["off", "running", "paused"], role: "admin" },
+  detachNic: { label: "Detach", done: "rid of a network card", states: ["off", "running"], role: "admin" },
   consoleToken: {
     label: "Console",
     done: "opened on its console",
@@ -75,6 +81,14 @@ export function diskGate(vm: VM, verb: "snapshot" | "merge", disk: DiskSpec, rol
     return { open: false, reason: "Only a snapshot above another one can be merged." };
   }
   return gate(vm, verb, roles);
+}
+
+/** detachGate is gate for a disk or a card to let go of. */
+export function detachGate(vm: VM, device: Device, roles: readonly Role[] | undefined): Gate {
+  if ("disk" in device && named(device.disk).snapshots > 0) {
+    return { open: false, reason: "It has snapshots, whose files would be lost." };
+  }
+  return gate(vm, "disk" in device ? "detachDisk" : "detachNic", roles);
 }
 
 /** named is a disk as it was named, without the overlays of its snapshots, and how many those are. */
