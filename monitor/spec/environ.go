@@ -4,12 +4,12 @@ package spec
 
 import "strconv"
 
-// maxProcs is how many threads of a monitor run Go code at the same time. Most wait in
-// the kernel, for a guest or for I/O, and one that comes back finds a place to go on at
-// once: where there was but one, as on a host of one processor, it had to wait until the
-// runtime took that from another, for every I/O of a disk. Each costs the process 70 KiB,
-// and without a limit there is one for each processor of the host.
-const maxProcs = 4
+// procs is how many threads of a monitor run Go code at the same time. Most wait in the
+// kernel, for a guest or for I/O, and one that comes back finds a place to go on at once.
+// Where there is but one place it has to wait until the runtime takes that from another,
+// for every I/O of a disk. Each costs the process 130 KiB, and without a limit there is
+// one for each processor of the host.
+const procs = 2
 
 // Environment is what a monitor is started with. Go's runtime reads it before main
 // runs, so that nobody but who starts the process can set it.
@@ -20,6 +20,6 @@ const maxProcs = 4
 func Environment() []string {
 	return []string{
 		"GODEBUG=disablethp=1",
-		"GOMAXPROCS=" + strconv.Itoa(maxProcs),
+		"GOMAXPROCS=" + strconv.Itoa(procs),
 	}
 }

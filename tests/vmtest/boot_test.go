@@ -106,8 +106,8 @@ func testPowerButton(t *testing.T, v *vmtest.VMX, s *vmtest.Screen) {
 }
 
 // What an idle monitor may hold beside its guest's memory, in KiB. Of the budget
-// a quarter of a MiB is kept for devices to come, and for what viewers leave behind: stacks
-// and tables of the runtime that are used again, and do not grow.
+// a quarter of a MiB is kept for disks and network cards, and for what viewers leave
+// behind: stacks and tables of the runtime that are used again, and do not grow.
 const (
 	privateBudget = 5 << 10
 	privateBooted = privateBudget - 256

@@ -64,8 +64,8 @@ func TestDevices(t *testing.T) {
 		}
 	}
 	s.Run("sleep 4")
-	if all, program := private(t, v); all > privateBooted {
-		t.Errorf("with disks the monitor holds %d KiB, %d KiB of the program; at most %d", all, program, privateBooted)
+	if all, program := private(t, v); all > privateBudget {
+		t.Errorf("with disks the monitor holds %d KiB, %d KiB of the program; at most %d", all, program, privateBudget)
 	} else {
 		t.Logf("with disks: %d KiB, of which %d KiB are the program", all, program)
 	}
