@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,7 @@ const (
 	orphanTimeout = time.Minute     // without a VM and without a control connection
 	flushTimeout  = 2 * time.Second // for the last events
 	trimDelay     = 3 * time.Second // after what leaves much garbage behind
+	trimLast      = 5 * time.Minute // it is looked at again ever later, until then
 )
 
 // monitor is the process: one VM at most, its console and its control.
@@ -42,6 +44,7 @@ type monitor struct {
 	control *control
 	done    chan machine.End // has room for one: how all ended
 	trim    *time.Timer      // gives the host back what the heap does not use
+	trimmed atomic.Int64     // how long ago it was set, when that is done
 
 	mu      sync.Mutex // guards what follows
 	state   ctl.State
@@ -57,14 +60,23 @@ func newMonitor(name string) *monitor {
 		if err := mem.ReleaseProgram(); err != nil {
 			logLine(name, "trim", err)
 		}
+		if after := 2 * m.trimmed.Load(); after < int64(trimLast) {
+			m.trimmed.Store(after)
+			m.trim.Reset(time.Duration(after))
+		}
 	})
+	m.trimSoon()
 	return m
 }
 
 // trimSoon is called after the machine was set up, after a viewer left, and after the
 // last of the guest's sockets was closed: an idle monitor allocates nothing, and would
-// keep what they took for good.
-func (m *monitor) trimSoon() { m.trim.Reset(trimDelay) }
+// keep what they took for good. So it would what the guest's start takes, of which nobody
+// knows how long it lasts.
+func (m *monitor) trimSoon() {
+	m.trimmed.Store(int64(trimDelay))
+	m.trim.Reset(trimDelay)
+}
 
 // open begins to serve control and console.
 func (m *monitor) open(control *listen.Socket, viewers console.Listener, scroll *console.Scroll) {

@@ -63,12 +63,7 @@ func TestDevices(t *testing.T) {
 			t.Errorf("%s: %q, want %q", what, got, want)
 		}
 	}
-	s.Run("sleep 4")
-	if all, program := private(t, v); all > privateBudget {
-		t.Errorf("with disks the monitor holds %d KiB, %d KiB of the program; at most %d", all, program, privateBudget)
-	} else {
-		t.Logf("with disks: %d KiB, of which %d KiB are the program", all, program)
-	}
+	small(t, v, s, "with disks")
 	want("bus", "cd /sys/bus/pci/devices; for d in *; do echo $d $(cat $d/vendor $d/device); done", strings.Join([]string{
 		"0000:00:00.0 0x1b36 0x0008", "0000:00:01.0 0x1af4 0x1044", "0000:00:02.0 0x1af4 0x1043",
 		"0000:00:03.0 0x1af4 0x1042", "0000:00:04.0 0x1af4 0x1042",

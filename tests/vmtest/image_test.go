@@ -62,11 +62,7 @@ func TestImage(t *testing.T) {
 	if got := s.Run("cat /sys/block/vda/ro; echo x >/dev/vda || echo refused"); !strings.HasPrefix(got, "1\n") || !strings.HasSuffix(got, "refused") {
 		t.Errorf("writing: %q", got)
 	}
-	all, program := private(t, v)
-	t.Logf("with an image: %d KiB, of which %d KiB are the program", all, program)
-	if all > privateBudget {
-		t.Errorf("with an image the monitor holds %d KiB; at most %d", all, privateBudget)
-	}
+	small(t, v, s, "with an image")
 	s.Type("poweroff -f\n")
 	end(t, v, abi.ReasonPoweroff)
 }
@@ -93,11 +89,7 @@ func TestOverlay(t *testing.T) {
 		if want == md5Of(topContent()) {
 			t.Error("nothing was written")
 		}
-		all, program := private(t, v)
-		t.Logf("with an overlay: %d KiB, of which %d KiB are the program", all, program)
-		if all > privateBudget {
-			t.Errorf("with an overlay the monitor holds %d KiB; at most %d", all, privateBudget)
-		}
+		small(t, v, s, "with an overlay")
 		s.Type("poweroff -f\n")
 		end(t, v, abi.ReasonPoweroff)
 	}
