@@ -76,7 +76,7 @@ test("disks and network cards come and go while the guest runs", async ({ page, 
   await page.getByRole("button", { name: "Detach disk 1, spare.img" }).click();
   await expect(dialog).toContainText("The file stays.");
   await dialog.getByRole("button", { name: "Detach", exact: true }).click();
-  await expect(page.getByText(/^spare\.img/)).toBeHidden();
+  await expect(page.getByText(/^spare\.img, serial number late/)).toBeHidden();
   await page.getByRole("button", { name: "Detach network card 0, br0" }).click();
   await dialog.getByRole("button", { name: "Detach", exact: true }).click();
   await expect(page.getByText(/^br0, address/)).toBeHidden();
