@@ -192,16 +192,15 @@ func TestDebian(t *testing.T) {
 	t.Logf("off %v after the button", time.Since(began))
 }
 
-// TestDebians: each Debian, with its kernel, works on machines small and large. With
-// TestDebian and TestDebianSeed every number of processors meets every size, and make soak
-// has all.
+// TestDebians: each Debian, with its kernel, works on machines small and large. make soak
+// has all of them, with one processor and with four, which take the emulator ten minutes.
 func TestDebians(t *testing.T) {
 	type machine struct {
 		kernel string
 		vcpus  uint32
 		memory uint64
 	}
-	machines := []machine{{"6.1", 4, 5 << 30}, {"new", 4, 256 << 20}}
+	machines := []machine{{"6.1", 1, 5 << 30}, {"new", 1, 256 << 20}}
 	if rounds(t, 1) > 1 {
 		machines = nil
 		for _, kernel := range []string{"6.1", "6.12", "new"} {
