@@ -45,8 +45,8 @@ cover-kmod: setup-test build kernel-debug ## the same, and which lines of the mo
 	@go run ./tools/cover -least 90 build/test/*.cover
 
 .PHONY: soak
-soak: setup-test build disk ## boot a whole Debian 20 times, and its installer: an hour
-	@tests/run soak
+soak: setup-test build disks ## boot a whole Debian 20 times, its installer, and other Debians: hours
+	@JOBS=1 tests/run soak debians
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for a minute each; FUZZTIME=5m: for longer
@@ -94,7 +94,7 @@ clean: ## remove what was built; the lab's trees stay in its cache
 
 # ---- parts -----------------------------------------------------------------
 
-.PHONY: setup setup-test build guest disk load ui ui-modules
+.PHONY: setup setup-test build guest disk disks load ui ui-modules
 setup:
 	@tools/setup run
 
@@ -119,9 +119,11 @@ guest: $(LAB)
 	@$(LAB) initrd --out build/guest/initrd.img
 	@$(LAB) initrd --out build/guest/virtio.img --modules --kernel 6.12
 
-# Disks with whole Debians for them.
+# A disk with a whole Debian for them, and those of the others.
 disk: guest
 	@$(LAB) disk --out build/guest/debian.img
+
+disks: disk
 	@$(LAB) disk --kernel 6.1 --out build/guest/debian-6.1.img
 	@$(LAB) disk --kernel new --out build/guest/debian-new.img
 
