@@ -215,7 +215,7 @@ func TestDebians(t *testing.T) {
 			}
 			tap := newTap(t)
 			serveDHCP(t, "vmtest")
-			v, s := bootDebian(t, withImage(t, image, vmtest.Config{VCPUs: m.vcpus, Memory: m.memory, NICs: []vmtest.NIC{newCard(t, tap)}}))
+			v, s := bootDebian(t, withImage(t, image, vmtest.Config{Console: spec.Virtio, VCPUs: m.vcpus, Memory: m.memory, NICs: []vmtest.NIC{newCard(t, tap)}}))
 			version := "13"
 			if m.kernel == "6.1" {
 				version = "12"

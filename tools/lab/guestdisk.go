@@ -37,7 +37,7 @@ var guestDiskPackages = []string{
 // Where there is an hvc0 the serial port waits for a key before it asks for a name: both
 // are shown on one console, and would write into each other's words. cloud-init is told
 // of two sources: it takes a single one to be there, without a look. The file system is
-// as large as it is to be. systemd is patient with processors that are emulated.
+// as large as it is to be.
 const guestDiskSetup = `set -e
 echo root:` + guestDiskPassword + ` | chpasswd
 echo guest >/etc/hostname
@@ -65,12 +65,6 @@ cat >/etc/systemd/system/serial-getty@ttyS0.service.d/wait.conf <<EOF
 [Service]
 ExecStart=
 ExecStart=-/bin/sh -c "[ ! -e /dev/hvc0 ] || w=--wait-cr; exec /sbin/agetty \$\$w --keep-baud 115200 - vt220"
-EOF
-mkdir -p /etc/systemd/system.conf.d
-cat >/etc/systemd/system.conf.d/slow.conf <<EOF
-[Manager]
-DefaultDeviceTimeoutSec=10min
-DefaultTimeoutStartSec=10min
 EOF
 systemctl -q enable systemd-networkd serial-getty@ttyS0 serial-getty@hvc0
 systemctl -q disable apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer
