@@ -283,8 +283,9 @@ func (s *sent) Route(v int, addr uint64, data uint32) bool {
 func (s *sent) Send(v int)     { s.sent = append(s.sent, v) }
 func (s *sent) File(v int) int { return 100 + v }
 
-// TestTie: who sends a vector in the table's stead may, exactly while the guest lets it.
-func TestTie(t *testing.T) {
+// newMSIX is a table of three vectors at the beginning of a BAR.
+func newMSIX(t *testing.T) (*pci.MSIX, *sent, *machine) {
+	t.Helper()
 	out := &sent{routes: map[int][2]uint64{}}
 	f := pci.NewFunction(anID)
 	x, err := f.AddMSIX(3, 0, 0, out)
@@ -294,7 +295,12 @@ func TestTie(t *testing.T) {
 	if err := f.SetBAR(0, 8192, x); err != nil {
 		t.Fatal(err)
 	}
-	m := newMachine(t, f)
+	return x, out, newMachine(t, f)
+}
+
+// TestTie: who sends a vector in the table's stead may, exactly while the guest lets it.
+func TestTie(t *testing.T) {
+	x, out, m := newMSIX(t)
 	const base, control = pci.WindowBase, 0x40
 	write := func(off uint64, v uint32) { m.memory.Write(base+off, le32(v)) }
 	var told []int
@@ -347,16 +353,7 @@ func TestTie(t *testing.T) {
 }
 
 func TestMSIX(t *testing.T) {
-	out := &sent{routes: map[int][2]uint64{}}
-	f := pci.NewFunction(anID)
-	x, err := f.AddMSIX(3, 0, 0, out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := f.SetBAR(0, 8192, x); err != nil {
-		t.Fatal(err)
-	}
-	m := newMachine(t, f)
+	x, out, m := newMSIX(t)
 	const base, control = pci.WindowBase, 0x40
 	write := func(off uint64, v uint32) { m.memory.Write(base+off, le32(v)) }
 	pending := func() uint32 {

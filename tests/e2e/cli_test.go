@@ -55,6 +55,16 @@ func (c cli) refused(status int, code string, args ...string) {
 	}
 }
 
+// talk types into the console of a VM, and fails the test unless the answer comes.
+func (c cli) talk(vm string) func(typed, answer string) {
+	return func(typed, answer string) {
+		c.t.Helper()
+		if out, status := c.run(typed, "console", vm, "--wait-for", answer, "--timeout", "120s"); status != 0 {
+			c.t.Fatalf("%q: status %d\n%s", typed, status, out)
+		}
+	}
+}
+
 func login(t *testing.T) cli {
 	t.Helper()
 	c := cli{t, t.TempDir()}
@@ -156,12 +166,7 @@ func TestDevices(t *testing.T) {
 		c.ok("vm", "create", name, "--kernel", "vmlinuz", "--initrd", "virtio.img", "--cmdline", "console=hvc0 quiet", "--memory", "256M",
 			"--disk", "scratch.img,serial=e2e", "--nic", "vmbr0", "--console", "virtio", "--user-data", user)
 	}
-	say := func(typed, answer string) {
-		t.Helper()
-		if out, status := c.run(typed, "console", "disk", "--wait-for", answer, "--timeout", "120s"); status != 0 {
-			t.Fatalf("%q: status %d\n%s", typed, status, out)
-		}
-	}
+	say := c.talk("disk")
 	create("disk")
 	create("late")
 	c.ok("vm", "on", "disk")
@@ -197,12 +202,7 @@ func TestSnapshots(t *testing.T) {
 	c := login(t)
 	c.ok("vm", "create", "snap", "--kernel", "vmlinuz", "--initrd", "virtio.img", "--cmdline", "console=hvc0 quiet", "--memory", "256M",
 		"--disk", "scratch.img", "--console", "virtio")
-	say := func(typed, answer string) {
-		t.Helper()
-		if out, status := c.run(typed, "console", "snap", "--wait-for", answer, "--timeout", "120s"); status != 0 {
-			t.Fatalf("%q: status %d\n%s", typed, status, out)
-		}
-	}
+	say := c.talk("snap")
 	steps := 0
 	goesOn := func() {
 		t.Helper()
@@ -246,12 +246,7 @@ func TestHotPlug(t *testing.T) {
 	c := login(t)
 	c.ok("vm", "create", "plug", "--kernel", "vmlinuz", "--initrd", "virtio.img", "--cmdline", "console=hvc0 quiet", "--memory", "256M",
 		"--disk", "scratch.img,serial=first", "--console", "virtio")
-	say := func(typed, answer string) {
-		t.Helper()
-		if out, status := c.run(typed, "console", "plug", "--wait-for", answer, "--timeout", "120s"); status != 0 {
-			t.Fatalf("%q: status %d\n%s", typed, status, out)
-		}
-	}
+	say := c.talk("plug")
 	steps := 100
 	until := func(command string) {
 		t.Helper()
